@@ -1,0 +1,4 @@
+//! x
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+/// x
+pub struct Sketch;

@@ -1,0 +1,1 @@
+//! What ends one pipeline and begins another.

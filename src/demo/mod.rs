@@ -1,0 +1,1 @@
+//! Simulated services that show the daemon at work.

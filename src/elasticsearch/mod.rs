@@ -1,0 +1,1 @@
+//! The client for Elasticsearch that the receiver and the exporter share.

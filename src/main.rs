@@ -1,0 +1,5 @@
+//! The command line: see [`anomalyd::cli`].
+
+fn main() -> std::process::ExitCode {
+    anomalyd::cli::main()
+}

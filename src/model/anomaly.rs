@@ -1,0 +1,162 @@
+//! One abnormal finding about one series.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Entity, Environment, Signal, UnixNanos};
+
+/// Bands of the score, as users of Elastic's anomaly detection know them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Below 25.
+    Warning,
+    /// 25 to 50.
+    Minor,
+    /// 50 to 75.
+    Major,
+    /// 75 and above.
+    Critical,
+}
+
+impl Severity {
+    /// The band of a score of 0 to 100.
+    #[must_use]
+    pub fn of(score: f64) -> Self {
+        match score {
+            s if s >= 75.0 => Self::Critical,
+            s if s >= 50.0 => Self::Major,
+            s if s >= 25.0 => Self::Minor,
+            _ => Self::Warning,
+        }
+    }
+
+    /// Lower case name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Warning => "warning",
+            Self::Minor => "minor",
+            Self::Major => "major",
+            Self::Critical => "critical",
+        }
+    }
+}
+
+/// Which way the value went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// Above what was expected.
+    Spike,
+    /// Below what was expected.
+    Dip,
+    /// Within the bounds, but in an order not seen before.
+    Shape,
+    /// Something that was not there before.
+    New,
+    /// Something that used to be there.
+    Missing,
+}
+
+impl Direction {
+    /// Lower case name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Spike => "spike",
+            Self::Dip => "dip",
+            Self::Shape => "shape",
+            Self::New => "new",
+            Self::Missing => "missing",
+        }
+    }
+}
+
+/// The detector that found it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DetectorRef {
+    /// Component id: `detector`, `detector/slow`.
+    pub name: String,
+    /// Model: `ensemble`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Version of the model's mathematics; part of the anomaly's id.
+    pub version: String,
+}
+
+/// The bucket the value belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Window {
+    /// Start.
+    pub start: UnixNanos,
+    /// End, exclusive.
+    pub end: UnixNanos,
+}
+
+/// One reason for an anomaly, in numbers and in words.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reason {
+    /// Component of the model: `ar4`, `time_of_day`.
+    pub component: String,
+    /// -log10 of the probability of something at least this unusual, under the series' own past.
+    pub surprise: f64,
+    /// Its share in the score, 0 to 1; the shares of an anomaly add up to 1.
+    pub share: f64,
+    /// A sentence: `412 ms is far from the 95 ms usual at this time of day`.
+    pub text: String,
+}
+
+/// One abnormal finding about one series in one bucket.
+///
+/// It is a function of the input alone: no wall clock, no random number, so a replay gives the same one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Anomaly {
+    /// Base32 of a hash of environment, detector, entity, series and bucket: writing it twice is harmless.
+    pub id: String,
+    /// Base32 of a hash of the series alone: the same for every anomaly of it.
+    pub fingerprint: String,
+    /// Whose.
+    pub environment: Environment,
+    /// Found by.
+    pub detector: DetectorRef,
+    /// Which signal the series was made of.
+    pub signal: Signal,
+    /// Who behaves.
+    pub entity: Entity,
+    /// What was measured: `span`, `log.records`, or the metric's name.
+    pub metric: String,
+    /// UCUM unit of the values, may be empty: `s`, `1/s`, `1`.
+    pub unit: String,
+    /// What of it: `rate`, `error_share`, `p50`, `p95`, `p99`, `mean`, `count`.
+    pub function: String,
+    /// The bucket.
+    pub window: Window,
+    /// The value.
+    pub observed: f64,
+    /// What was expected.
+    pub expected: f64,
+    /// Lower bound of what is usual.
+    pub lower: f64,
+    /// Upper bound of what is usual.
+    pub upper: f64,
+    /// How many samples (calls, records, points) are behind the value.
+    pub samples: f64,
+    /// 0 to 100.
+    pub score: f64,
+    /// Probability of something at least this unusual, under the series' own past.
+    pub probability: f64,
+    /// Band of the score.
+    pub severity: Severity,
+    /// Which way.
+    pub direction: Direction,
+    /// Why, strongest first.
+    pub reasons: Vec<Reason>,
+}
+
+impl Anomaly {
+    /// The series in words: `checkout POST /pay (server): span p99`.
+    #[must_use]
+    pub fn series(&self) -> String {
+        format!("{}: {} {}", self.entity.key(), self.metric, self.function)
+    }
+}

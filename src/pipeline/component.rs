@@ -1,0 +1,240 @@
+//! What a component is to the engine: one trait per class, and a factory.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use super::{Clock, ComponentId, Counters, Health, Input, Output, Outputs, Registry};
+use crate::model::{Environment, Payload, PayloadKind};
+use crate::storage::Storage;
+
+/// The four classes of components, in the Collector's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Class {
+    /// Takes telemetry in.
+    Receiver,
+    /// Changes or measures it.
+    Processor,
+    /// Ends one pipeline and begins another.
+    Connector,
+    /// Gives something out.
+    Exporter,
+}
+
+impl Class {
+    /// Lower case name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Receiver => "receiver",
+            Self::Processor => "processor",
+            Self::Connector => "connector",
+            Self::Exporter => "exporter",
+        }
+    }
+
+    /// The key of the block in a pipeline file: `receivers`.
+    #[must_use]
+    pub const fn block(self) -> &'static str {
+        match self {
+            Self::Receiver => "receivers",
+            Self::Processor => "processors",
+            Self::Connector => "connectors",
+            Self::Exporter => "exporters",
+        }
+    }
+}
+
+/// What every component may use.
+#[derive(Clone)]
+pub struct Services {
+    /// The time of day.
+    pub clock: Arc<dyn Clock>,
+    /// Small values that survive a restart: cursors, states.
+    pub storage: Arc<dyn Storage>,
+    /// The only folder that is written to (dead-letter files).
+    pub data_dir: PathBuf,
+    /// All components.
+    pub registry: Registry,
+    /// How many payloads wait in front of a component before its senders wait.
+    pub queue_capacity: usize,
+}
+
+/// What one component is given.
+#[derive(Clone)]
+pub struct Context {
+    /// Whose pipelines it works in.
+    pub environment: Environment,
+    /// Its id.
+    pub id: ComponentId,
+    /// What it counts.
+    pub counters: Arc<Counters>,
+    /// Where it tells how it is.
+    pub health: Health,
+    /// Cancelled when receivers are to stop.
+    pub shutdown: CancellationToken,
+    /// What every component may use.
+    pub services: Services,
+}
+
+/// One component to be made.
+pub struct Instance {
+    /// Its checked configuration, all variables resolved.
+    pub config: serde_json::Value,
+    /// What it is given.
+    pub context: Context,
+}
+
+/// One receiver to be made.
+pub struct ReceiverInstance {
+    /// As for every component.
+    pub instance: Instance,
+    /// Whether its environment takes what says no environment (listeners that several environments share).
+    pub default_environment: bool,
+    /// Where it sends.
+    pub outputs: Outputs,
+}
+
+/// A component that could not be made or that ended. Says what happened, where, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ComponentError(pub String);
+
+impl ComponentError {
+    /// From whatever has a sentence.
+    pub fn new(message: impl std::fmt::Display) -> Self {
+        Self(message.to_string())
+    }
+}
+
+/// The configuration that passed its checks still cannot be used on this machine.
+pub type BuildError = ComponentError;
+
+/// Takes telemetry in.
+#[async_trait]
+pub trait Receiver: Send {
+    /// Takes the outside resources (binds its ports). Called for all receivers before any of them runs, so
+    /// that a daemon that cannot listen says so and ends.
+    ///
+    /// # Errors
+    /// What could not be had, and what to do.
+    async fn start(&mut self) -> Result<(), ComponentError>;
+
+    /// Runs until its context's `shutdown` is cancelled, then ends what it has begun, and returns.
+    ///
+    /// # Errors
+    /// What made it impossible to go on.
+    async fn run(self: Box<Self>) -> Result<(), ComponentError>;
+}
+
+/// What a processor made of one payload.
+#[derive(Debug, Default)]
+pub struct Processed {
+    /// What goes on; may be nothing.
+    pub output: Option<Payload>,
+    /// Input records that were given up, with the reason.
+    pub dropped: Vec<(&'static str, u64)>,
+}
+
+impl Processed {
+    /// All of it goes on as `payload`.
+    #[must_use]
+    pub const fn all(payload: Payload) -> Self {
+        Self { output: Some(payload), dropped: Vec::new() }
+    }
+}
+
+/// Changes or measures what travels. A pure function of its configuration and what came before: no clock, no I/O.
+pub trait Processor: Send {
+    /// Handles one payload.
+    fn process(&mut self, payload: Payload) -> Processed;
+}
+
+/// Ends some pipelines and begins others.
+#[async_trait]
+pub trait Connector: Send {
+    /// Runs until `input` ends, then hands on what it still has, and returns.
+    ///
+    /// # Errors
+    /// What made it impossible to go on.
+    async fn run(self: Box<Self>, input: Input, output: Output) -> Result<(), ComponentError>;
+}
+
+/// Gives something out.
+#[async_trait]
+pub trait Exporter: Send {
+    /// Runs until `input` ends, then flushes, and returns.
+    ///
+    /// # Errors
+    /// What made it impossible to go on.
+    async fn run(self: Box<Self>, input: Input) -> Result<(), ComponentError>;
+}
+
+/// Something wrong with a component's configuration that its schema cannot say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Where, as keys from the component's own block: `["protocols", "grpc", "endpoint"]`.
+    pub path: Vec<String>,
+    /// What is wrong, and what was expected.
+    pub message: String,
+    /// What to do, if there is more to say.
+    pub hint: Option<String>,
+    /// Whether it keeps the daemon from starting; else it is only worth saying.
+    pub fatal: bool,
+}
+
+/// Makes all receivers of one type.
+pub type MakeReceivers = fn(Vec<ReceiverInstance>) -> Result<Vec<Box<dyn Receiver>>, BuildError>;
+
+/// How to make a component; one shape per class.
+#[derive(Clone, Copy)]
+pub enum Make {
+    /// Receivers are made together, because several environments may share one listener.
+    Receivers(MakeReceivers),
+    /// One processor.
+    Processor(fn(Instance) -> Result<Box<dyn Processor>, BuildError>),
+    /// One connector.
+    Connector(fn(Instance) -> Result<Box<dyn Connector>, BuildError>),
+    /// One exporter.
+    Exporter(fn(Instance) -> Result<Box<dyn Exporter>, BuildError>),
+}
+
+/// A type of component.
+#[derive(Clone, Copy)]
+pub struct Factory {
+    /// The type in `type/name`.
+    pub kind: &'static str,
+    /// One sentence: what it is for.
+    pub about: &'static str,
+    /// One sentence: what it means when it says that it has accepted something. Printed by `validate`.
+    pub acknowledgement: &'static str,
+    /// JSON Schema of its configuration, from its structs. Every property has a description.
+    pub schema: fn(&mut schemars::SchemaGenerator) -> schemars::Schema,
+    /// Whether it can be used without being declared, with its defaults.
+    pub implicit: bool,
+    /// What it makes of a payload kind it takes; `None` for kinds that it does not take.
+    /// Receivers are asked with the kind of the pipeline and answer with the same kind if they give it;
+    /// exporters answer with what they took.
+    pub gives: fn(PayloadKind) -> Option<PayloadKind>,
+    /// Checks that go beyond the schema.
+    pub check: fn(&serde_json::Value) -> Vec<Problem>,
+    /// How to make it.
+    pub make: Make,
+}
+
+impl Factory {
+    /// The class it belongs to.
+    #[must_use]
+    pub const fn class(&self) -> Class {
+        match self.make {
+            Make::Receivers(_) => Class::Receiver,
+            Make::Processor(_) => Class::Processor,
+            Make::Connector(_) => Class::Connector,
+            Make::Exporter(_) => Class::Exporter,
+        }
+    }
+}

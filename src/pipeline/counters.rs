@@ -1,0 +1,208 @@
+//! What every component counts. At any time and for every payload kind:
+//! received = sent + dropped + in flight.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::model::PayloadKind;
+
+/// The counts of one component for one payload kind, in records (spans, points, log records, observations,
+/// anomalies).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Taken in.
+    pub received: u64,
+    /// Handed on: what became of these was accepted by all next components, or by the outside.
+    pub sent: u64,
+    /// Offered, but not taken in; whoever offered it still has it.
+    pub refused: u64,
+    /// Given up, by reason.
+    pub dropped: BTreeMap<&'static str, u64>,
+    /// Taken in, and neither sent nor dropped yet.
+    pub in_flight: u64,
+}
+
+impl Counts {
+    /// All drops together.
+    #[must_use]
+    pub fn dropped_total(&self) -> u64 {
+        self.dropped.values().sum()
+    }
+
+    /// Whether nothing is unaccounted for.
+    #[must_use]
+    pub fn balanced(&self) -> bool {
+        self.received == self.sent + self.dropped_total() + self.in_flight
+    }
+}
+
+#[derive(Default, Debug)]
+struct Inner {
+    kinds: Vec<(PayloadKind, Counts)>,
+    events: BTreeMap<&'static str, u64>,
+}
+
+/// The counters of one component. One short lock per batch, so a snapshot always balances.
+#[derive(Default, Debug)]
+pub struct Counters(Mutex<Inner>);
+
+impl Counters {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn with(&self, kind: PayloadKind, change: impl FnOnce(&mut Counts)) {
+        let mut inner = self.lock();
+        if let Some((_, counts)) = inner.kinds.iter_mut().find(|(k, _)| *k == kind) {
+            change(counts);
+        } else {
+            let mut counts = Counts::default();
+            change(&mut counts);
+            inner.kinds.push((kind, counts));
+        }
+    }
+
+    /// Takes in `items` records. The flight must end in sent, dropped or refused; if it is let go before
+    /// (a task was aborted), what is left of it counts as dropped with the reason `aborted`.
+    #[must_use]
+    pub fn begin(self: &Arc<Self>, kind: PayloadKind, items: usize) -> Flight {
+        let items = items as u64;
+        self.with(kind, |c| {
+            c.received += items;
+            c.in_flight += items;
+        });
+        Flight { counters: Arc::clone(self), kind, left: items }
+    }
+
+    /// Counts records that were offered and not taken in.
+    pub fn refused(&self, kind: PayloadKind, items: usize) {
+        self.with(kind, |c| c.refused += items as u64);
+    }
+
+    /// Counts records that were taken in and given up at once (records that fail validation).
+    pub fn rejected(&self, kind: PayloadKind, items: usize, reason: &'static str) {
+        self.with(kind, |c| {
+            c.received += items as u64;
+            *c.dropped.entry(reason).or_default() += items as u64;
+        });
+    }
+
+    /// Counts something else worth counting: `late_observations`, `retries`, `requests_refused`...
+    pub fn event(&self, name: &'static str, times: u64) {
+        *self.lock().events.entry(name).or_default() += times;
+    }
+
+    /// The counts as of now, per payload kind.
+    #[must_use]
+    pub fn snapshot(&self) -> Vec<(PayloadKind, Counts)> {
+        self.lock().kinds.clone()
+    }
+
+    /// The counts of one payload kind as of now.
+    #[must_use]
+    pub fn of(&self, kind: PayloadKind) -> Counts {
+        self.lock().kinds.iter().find(|(k, _)| *k == kind).map(|(_, c)| c.clone()).unwrap_or_default()
+    }
+
+    /// The other events as of now.
+    #[must_use]
+    pub fn events(&self) -> BTreeMap<&'static str, u64> {
+        self.lock().events.clone()
+    }
+}
+
+/// Records that a component has taken in and not yet accounted for.
+#[derive(Debug)]
+pub struct Flight {
+    counters: Arc<Counters>,
+    kind: PayloadKind,
+    left: u64,
+}
+
+impl Flight {
+    /// All that is left was handed on.
+    pub fn sent(mut self) {
+        let left = self.left;
+        self.sent_part(left);
+    }
+
+    /// `items` of it were handed on.
+    pub fn sent_part(&mut self, items: u64) {
+        let items = items.min(self.left);
+        self.left -= items;
+        self.counters.with(self.kind, |c| {
+            c.in_flight = c.in_flight.saturating_sub(items);
+            c.sent += items;
+        });
+    }
+
+    /// `items` of it were given up.
+    pub fn dropped(&mut self, items: u64, reason: &'static str) {
+        let items = items.min(self.left);
+        self.left -= items;
+        if items > 0 {
+            self.counters.with(self.kind, |c| {
+                c.in_flight = c.in_flight.saturating_sub(items);
+                *c.dropped.entry(reason).or_default() += items;
+            });
+        }
+    }
+
+    /// All that is left was given up.
+    pub fn dropped_rest(mut self, reason: &'static str) {
+        let left = self.left;
+        self.dropped(left, reason);
+    }
+
+    /// The component could not take it in after all; whoever offered it keeps it.
+    pub fn refused(mut self) {
+        let left = std::mem::take(&mut self.left);
+        self.counters.with(self.kind, |c| {
+            c.in_flight = c.in_flight.saturating_sub(left);
+            c.received = c.received.saturating_sub(left);
+            c.refused += left;
+        });
+    }
+
+    /// How many records are still to be accounted for.
+    #[must_use]
+    pub const fn left(&self) -> u64 {
+        self.left
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        let left = self.left;
+        self.dropped(left, "aborted");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Signal;
+    use proptest::prelude::*;
+
+    const KIND: PayloadKind = PayloadKind::Telemetry(Signal::Traces);
+
+    proptest! {
+        #[test]
+        fn whatever_becomes_of_a_flight_the_counts_balance_at_every_step(steps in prop::collection::vec((0u8..5, 0usize..50), 0..40)) {
+            let counters = Arc::new(Counters::default());
+            let mut open: Vec<Flight> = Vec::new();
+            for (what, n) in steps {
+                match (what, open.pop()) {
+                    (1, Some(flight)) => flight.sent(),
+                    (2, Some(mut flight)) => { flight.dropped(n as u64, "filtered"); open.push(flight); }
+                    (3, Some(flight)) => flight.refused(),
+                    (4, Some(flight)) => drop(flight),
+                    (_, last) => { open.extend(last); open.push(counters.begin(KIND, n)); }
+                }
+                let counts = counters.of(KIND);
+                prop_assert!(counts.balanced(), "{counts:?}");
+                prop_assert_eq!(counts.in_flight, open.iter().map(Flight::left).sum::<u64>());
+            }
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! Builds the graph of an environment, starts it (consumers first) and drains it (receivers first).
+//!
+//! A component knows its own folder, `crate::model` and what is exported here. It never imports another
+//! component: what two of them share travels as a [`crate::model::Payload`] over an [`Edge`](edge::Edge).
+
+mod clock;
+mod component;
+mod counters;
+mod edge;
+mod graph;
+mod id;
+mod registry;
+mod run;
+mod spec;
+
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use component::{
+    BuildError, Class, ComponentError, Connector, Context, Exporter, Factory, Instance, Make, Problem, Processed, Processor,
+    Receiver, ReceiverInstance, Services,
+};
+pub use counters::{Counters, Counts, Flight};
+pub use edge::{Delivery, Edge, Input, Output, Outputs, Refused};
+pub use graph::{GraphProblem, Plan, Used, plan};
+pub use id::ComponentId;
+pub use registry::{ComponentInfo, Health, Registry, Status};
+pub use run::{Drained, Running, StartError, start};
+pub use spec::{EnvironmentSpec, PipelineKind, PipelineSpec};

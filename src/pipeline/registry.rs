@@ -1,0 +1,105 @@
+//! All running components, with their states and counters: what `/health` and `/metrics` show.
+
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use super::{Class, ComponentId, Counters};
+use crate::model::Environment;
+
+/// The state of a component, in the Collector's words.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Status {
+    /// Not ready yet.
+    #[default]
+    Starting,
+    /// Working.
+    Ok,
+    /// Not working, but it tries again; says what is wrong.
+    RecoverableError(String),
+    /// Not working, and will not without a person; says what is wrong.
+    PermanentError(String),
+    /// Draining.
+    Stopping,
+    /// Ended.
+    Stopped,
+}
+
+impl Status {
+    /// The Collector's name of the state.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Ok => "ok",
+            Self::RecoverableError(_) => "recoverable_error",
+            Self::PermanentError(_) => "permanent_error",
+            Self::Stopping => "stopping",
+            Self::Stopped => "stopped",
+        }
+    }
+
+    /// What is wrong, if something is.
+    #[must_use]
+    pub fn message(&self) -> Option<&str> {
+        match self {
+            Self::RecoverableError(m) | Self::PermanentError(m) => Some(m),
+            _ => None,
+        }
+    }
+}
+
+/// Where a component tells its state. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Health(Arc<Mutex<Status>>);
+
+impl Health {
+    /// Tells the state.
+    pub fn set(&self, status: Status) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = status;
+    }
+
+    /// The state as of now.
+    #[must_use]
+    pub fn get(&self) -> Status {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// One running component.
+#[derive(Clone, Debug)]
+pub struct ComponentInfo {
+    /// Whose.
+    pub environment: Environment,
+    /// Receiver, processor...
+    pub class: Class,
+    /// Its id.
+    pub id: ComponentId,
+    /// The pipeline it works in; only processors belong to one.
+    pub pipeline: Option<String>,
+    /// What it counts.
+    pub counters: Arc<Counters>,
+    /// How it is.
+    pub health: Health,
+}
+
+/// All components. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Registry(Arc<RwLock<Vec<ComponentInfo>>>);
+
+impl Registry {
+    /// Adds a component.
+    pub fn add(&self, info: ComponentInfo) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).push(info);
+    }
+
+    /// All components as of now, in the order in which they were added.
+    #[must_use]
+    pub fn all(&self) -> Vec<ComponentInfo> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The component `id` of `environment`.
+    #[must_use]
+    pub fn find(&self, environment: &str, class: Class, id: &str) -> Option<ComponentInfo> {
+        self.all().into_iter().find(|c| c.environment.as_str() == environment && c.class == class && c.id.to_string() == id)
+    }
+}

@@ -1,0 +1,1 @@
+//! What changes or measures telemetry on its way.

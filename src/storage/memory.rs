@@ -1,0 +1,24 @@
+//! A store that forgets: for the demo and for tests.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use super::{Storage, StorageError};
+
+/// Keeps values until the process ends.
+#[derive(Debug, Default)]
+pub struct MemoryStorage(Mutex<HashMap<String, Vec<u8>>>);
+
+impl Storage for MemoryStorage {
+    fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StorageError> {
+        Ok(self.0.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned())
+    }
+
+    fn put(&self, entries: &[(&str, &[u8])]) -> Result<(), StorageError> {
+        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for (key, value) in entries {
+            map.insert((*key).to_owned(), value.to_vec());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,28 @@
+//! Small values that survive a restart: poll cursors and learnt states. Embedded; Redis comes later.
+
+mod embedded;
+mod memory;
+
+pub use embedded::EmbeddedStorage;
+pub use memory::MemoryStorage;
+
+/// Why a value could not be read or written: what, where, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct StorageError(pub String);
+
+/// A durable map of bytes. Keys are paths such as `cursor/production/elasticsearch/apm`.
+/// Calls block for the length of a disk write; async callers use `spawn_blocking` for large values.
+pub trait Storage: Send + Sync {
+    /// The value of `key`, if there is one.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StorageError>;
+
+    /// Sets all `entries` at once, or none of them; on success they are on disk.
+    ///
+    /// # Errors
+    /// When the store cannot be written (a full disk); what was there before is still there.
+    fn put(&self, entries: &[(&str, &[u8])]) -> Result<(), StorageError>;
+}
