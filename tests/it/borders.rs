@@ -1,7 +1,7 @@
 //! The borders that `ARCHITECTURE.md` names, held.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use crate::support::project;
@@ -196,16 +196,19 @@ fn no_file_has_grown_out_of_hand() {
     assert!(long.is_empty(), "one idea a file, none over {MOST} lines:\n{}", long.join("\n"));
 }
 
-/// The lines of the code blocks of a Markdown file that are meant for a shell.
-fn shell_lines(markdown: &str) -> Vec<String> {
+/// The lines of the code blocks (indented, or between fences) of a Markdown file that are commands of this project.
+fn commands(markdown: &str) -> Vec<&str> {
+    let mut fenced = false;
     let mut lines = Vec::new();
-    let mut language = None;
     for line in markdown.lines() {
-        match (line.trim().strip_prefix("```"), language) {
-            (Some(_), Some(_)) => language = None,
-            (Some(begun), None) => language = Some(begun.trim()),
-            (None, Some("sh" | "bash" | "shell" | "console")) => lines.push(line.trim().trim_start_matches("$ ").to_owned()),
-            _ => {}
+        if line.trim_start().starts_with("```") {
+            fenced = !fenced;
+        } else if fenced || line.starts_with("    ") {
+            let line = line.split(" # ").next().unwrap_or(line).trim();
+            let program = line.split_whitespace().next().unwrap_or("");
+            if program == "cargo" || program == "anomalyd" || program.starts_with("scripts/") {
+                lines.push(line);
+            }
         }
     }
     lines
@@ -214,25 +217,26 @@ fn shell_lines(markdown: &str) -> Vec<String> {
 #[test]
 fn what_the_readme_tells_to_run_is_there() {
     let readme = std::fs::read_to_string(project("README.md")).expect("README.md");
-    let lines = shell_lines(&readme);
-    assert!(lines.iter().any(|l| l == "scripts/test"), "the README names the one command that passes all tests: {lines:?}");
+    let lines = commands(&readme);
+    assert!(lines.contains(&"scripts/test"), "the README names the one command that passes all tests: {lines:?}");
     assert!(lines.iter().any(|l| l.contains("demo")), "the README names the command that runs the main job: {lines:?}");
     let help = Command::new(env!("CARGO_BIN_EXE_anomalyd")).arg("--help").output().expect("the binary runs");
     let help = String::from_utf8_lossy(&help.stdout).into_owned();
-    for line in &lines {
-        let mut words = line.split_whitespace().filter(|w| !w.contains('='));
-        let Some(program) = words.next() else { continue };
-        if let Some(path) = program.strip_prefix("./").or_else(|| program.contains('/').then_some(program)) {
-            assert!(Path::new(path).starts_with("target") || project(path).exists(), "README: `{line}`: there is no {path}");
-        }
+    for line in lines {
+        let mut words = line.split_whitespace();
+        let program = words.next().unwrap_or("");
+        assert!(!program.contains('/') || project(program).exists(), "README: `{line}`: there is no such file");
         let command = match line.split_once(" -- ") {
-            Some((cargo, rest)) if cargo.starts_with("cargo run") => rest.split_whitespace().next(),
-            _ if program.ends_with("anomalyd") => words.next(),
-            _ => None,
+            Some((_, rest)) => rest.split_whitespace().next(),
+            None if program == "anomalyd" => words.next(),
+            None => None,
         };
-        if let Some(command) = command.filter(|c| !c.starts_with('-')) {
+        if let Some(command) = command {
             let known = help.lines().any(|l| l.split_whitespace().next() == Some(command));
             assert!(known, "README: `{line}`: there is no command `{command}`:\n{help}");
+        }
+        for file in words.filter(|w| w.ends_with(".yml")) {
+            assert!(project(file).exists(), "README: `{line}`: there is no {file}");
         }
     }
 }
