@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use schemars::JsonSchema as _;
 
 pub use config::{Config, Format};
-pub use render::render;
+pub use render::{headline, render};
 
 use crate::model::{Anomaly, Environment, Payload, PayloadKind, UnixNanos};
 use crate::pipeline::{BuildError, ComponentError, Context, Exporter, Factory, Input, Instance, Make, Status};
