@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use super::any_value::Any;
 use crate::model::{
-    AttributeRange, Attributes, Batch, LogRecord, LogRecords, Points, SeverityBand, Signal, Span, SpanKind, Spans, StatusCode,
+    AttributeRange, Attributes, Batch, LogRecord, LogRecords, Points, SeverityBand, Span, SpanKind, Spans, StatusCode,
     Symbol, Symbols, UnixNanos, Value,
 };
 
@@ -77,8 +77,6 @@ pub(super) struct Decoded<C> {
 pub(super) trait Columns: Default + Send {
     /// A row.
     type Row: Copy;
-    /// Which signal.
-    const SIGNAL: Signal;
     /// What a row is called, in the plural.
     const ROWS: &'static str;
 
@@ -93,7 +91,6 @@ macro_rules! columns {
     ($type:ident, $row:ident, $signal:ident, $rows:literal) => {
         impl Columns for $type {
             type Row = crate::model::$row;
-            const SIGNAL: Signal = Signal::$signal;
             const ROWS: &'static str = $rows;
 
             fn symbols(&mut self) -> &mut Symbols {

@@ -10,7 +10,7 @@ use std::fmt::Display;
 
 use serde::de::{DeserializeSeed as _, Error as _, MapAccess};
 
-use self::read::{Bytes, Double, Each, Hex, Int, Many, Object, One, Text, Whole, skip};
+use self::read::{Bytes, Double, Hex, Int, Many, Object, One, Text, Whole, each, skip};
 use super::any_value::{Any, MAX_DEPTH, write_bytes, write_scalar, write_text};
 use super::build::{Builder, Columns, DecodeError, Decoded, Limits, LogDraft, SpanDraft, adjusted_count};
 use super::points::{Buckets, MetricDraft, PointDraft, Shape, bounded};
@@ -541,8 +541,8 @@ impl Object for DataPoint<'_> {
             ("sum", _) => point.sum = double(map)?,
             ("min", _) => point.min = double(map)?,
             ("max", _) => point.max = double(map)?,
-            ("bucketCounts", _) => map.next_value_seed(Each(|v: Whole| bounded(&mut point.counts, v.0)))?,
-            ("explicitBounds", _) => map.next_value_seed(Each(|v: Double| bounded(&mut point.bounds, v.0)))?,
+            ("bucketCounts", _) => map.next_value_seed(each(|v: Whole| bounded(&mut point.counts, v.0)))?,
+            ("explicitBounds", _) => map.next_value_seed(each(|v: Double| bounded(&mut point.bounds, v.0)))?,
             ("scale", _) => point.scale = int32(map)?,
             ("zeroCount", _) => point.zero_count = whole(map)?,
             ("positive", _) => map.next_value_seed(One(&mut point.positive))?,
@@ -562,7 +562,7 @@ impl Object for Buckets {
     fn field<'de, A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
         match key {
             "offset" => self.offset = int32(map)?,
-            "bucketCounts" => map.next_value_seed(Each(|v: Whole| bounded(&mut self.counts, v.0)))?,
+            "bucketCounts" => map.next_value_seed(each(|v: Whole| bounded(&mut self.counts, v.0)))?,
             _ => skip(map)?,
         }
         Ok(())

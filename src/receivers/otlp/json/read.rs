@@ -77,12 +77,11 @@ impl<'de, T: Object> Visitor<'de> for Many<'_, T> {
 }
 
 /// An array of plain values, or `null` for none.
-pub(super) struct Each<F, V>(pub(super) F, std::marker::PhantomData<V>);
+pub(super) struct Each<F, V>(F, std::marker::PhantomData<V>);
 
-/// An array of plain values, each given to `each`.
-#[expect(non_snake_case, reason = "reads like the other shapes")]
-pub(super) const fn Each<V, F: FnMut(V)>(each: F) -> Each<F, V> {
-    Each::<F, V>(each, std::marker::PhantomData)
+/// An array of plain values, each of which `take` is given.
+pub(super) const fn each<V, F: FnMut(V)>(take: F) -> Each<F, V> {
+    Each(take, std::marker::PhantomData)
 }
 
 impl<'de, V: Deserialize<'de>, F: FnMut(V)> DeserializeSeed<'de> for Each<F, V> {
@@ -173,7 +172,7 @@ impl<'de, const N: usize> DeserializeSeed<'de> for Hex<N> {
 }
 
 macro_rules! number {
-    ($(#[$doc:meta])* $name:ident($type:ty), $expecting:literal, $parse:expr) => {
+    ($(#[$doc:meta])* $name:ident($type:ty), $expecting:literal, $from_u64:expr, $from_i64:expr, $from_f64:expr) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, Default, PartialEq)]
         pub(super) struct $name(pub(super) $type);
@@ -190,33 +189,18 @@ macro_rules! number {
                 f.write_str($expecting)
             }
             fn visit_u64<E: Error>(self, v: u64) -> Result<Self, E> {
-                convert!(v, $type).map(Self).ok_or_else(|| E::invalid_value(Unexpected::Unsigned(v), &self))
+                $from_u64(v).map(Self).ok_or_else(|| E::invalid_value(Unexpected::Unsigned(v), &self))
             }
             fn visit_i64<E: Error>(self, v: i64) -> Result<Self, E> {
-                convert!(v, $type).map(Self).ok_or_else(|| E::invalid_value(Unexpected::Signed(v), &self))
+                $from_i64(v).map(Self).ok_or_else(|| E::invalid_value(Unexpected::Signed(v), &self))
             }
             fn visit_f64<E: Error>(self, v: f64) -> Result<Self, E> {
-                convert!(float v, $type).map(Self).ok_or_else(|| E::invalid_value(Unexpected::Float(v), &self))
+                $from_f64(v).map(Self).ok_or_else(|| E::invalid_value(Unexpected::Float(v), &self))
             }
             fn visit_str<E: Error>(self, v: &str) -> Result<Self, E> {
-                $parse(v).map(Self).ok_or_else(|| E::invalid_value(Unexpected::Str(v), &self))
+                v.parse().map(Self).map_err(|_| E::invalid_value(Unexpected::Str(v), &self))
             }
         }
-    };
-}
-
-macro_rules! convert {
-    (float $v:ident, f64) => {
-        Some($v)
-    };
-    (float $v:ident, $type:ty) => {
-        exact($v).and_then(|v| <$type>::try_from(v).ok())
-    };
-    ($v:ident, f64) => {
-        Some($v as f64)
-    };
-    ($v:ident, $type:ty) => {
-        <$type>::try_from($v).ok()
     };
 }
 
@@ -228,15 +212,27 @@ fn exact(v: f64) -> Option<i64> {
 
 number!(
     /// An int64, int32 or enum: a number, or a string of digits.
-    Int(i64), "a whole number (names of enum values are not allowed in OTLP/JSON)", |v: &str| v.parse::<i64>().ok()
+    Int(i64),
+    "a whole number (names of enum values are not allowed in OTLP/JSON)",
+    |v: u64| i64::try_from(v).ok(),
+    Some,
+    exact
 );
 number!(
     /// A uint64 or fixed64: a number, or a string of digits.
-    Whole(u64), "a whole number from 0 on, or a string of its digits", |v: &str| v.parse::<u64>().ok()
+    Whole(u64),
+    "a whole number from 0 on, or a string of its digits",
+    Some,
+    |v: i64| u64::try_from(v).ok(),
+    |v: f64| exact(v).and_then(|v| u64::try_from(v).ok())
 );
 number!(
     /// A double: a number, a string of one, or `NaN`, `Infinity`, `-Infinity`.
-    Double(f64), "a number, or one of \"NaN\", \"Infinity\" and \"-Infinity\"", |v: &str| v.parse::<f64>().ok()
+    Double(f64),
+    "a number, or one of \"NaN\", \"Infinity\" and \"-Infinity\"",
+    |v: u64| Some(v as f64),
+    |v: i64| Some(v as f64),
+    Some
 );
 
 /// Bytes in base64, with the usual or the URL alphabet, padded or not.
