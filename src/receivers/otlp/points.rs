@@ -298,9 +298,9 @@ fn exponential(point: &PointDraft, bins: &mut Vec<(f64, f64)>) -> Checked<()> {
 
 /// (value, quantile) of a summary. A quantile that is NaN had no observations lately: it is left out.
 fn summary(point: &mut PointDraft, bins: &mut Vec<(f64, f64)>) -> Checked<()> {
-    if let Some(sum) = point.sum.filter(|sum| !sum.is_nan()) {
-        finite("the sum", sum)?;
-    }
+    // Not optional here: absent is 0 (and -0 is 0 too, because protobuf does not send it). NaN is not known.
+    let sum = point.sum.unwrap_or(0.0) + 0.0;
+    point.sum = Some(if sum.is_nan() { sum } else { finite("the sum", sum)? });
     check_length(point.quantiles.len())?;
     point.quantiles.retain(|(_, value)| !value.is_nan());
     for &(quantile, value) in &point.quantiles {
