@@ -302,8 +302,12 @@ fn some_data() -> impl Strategy<Value = Data> {
 }
 
 fn some_metrics() -> impl Strategy<Value = ExportMetricsServiceRequest> {
-    let metric = (any::<String>(), "[a-z]{0,3}", prop::option::of(some_data()))
-        .prop_map(|(name, unit, data)| Metric { name, unit, data, ..Metric::default() });
+    let metric = (any::<String>(), "[a-z]{0,3}", prop::option::of(some_data())).prop_map(|(name, unit, data)| Metric {
+        name,
+        unit,
+        data,
+        ..Metric::default()
+    });
     let group = (some_resource(), prop::collection::vec(metric, 0..4)).prop_map(|(resource, metrics)| ResourceMetrics {
         resource,
         scope_metrics: vec![ScopeMetrics { metrics, ..ScopeMetrics::default() }],
@@ -314,15 +318,21 @@ fn some_metrics() -> impl Strategy<Value = ExportMetricsServiceRequest> {
 
 fn some_traces() -> impl Strategy<Value = ExportTraceServiceRequest> {
     let scope = prop::collection::vec(some_span(), 0..4).prop_map(|spans| ScopeSpans { spans, ..ScopeSpans::default() });
-    let group = (some_resource(), prop::collection::vec(scope, 0..3))
-        .prop_map(|(resource, scope_spans)| ResourceSpans { resource, scope_spans, ..ResourceSpans::default() });
+    let group = (some_resource(), prop::collection::vec(scope, 0..3)).prop_map(|(resource, scope_spans)| ResourceSpans {
+        resource,
+        scope_spans,
+        ..ResourceSpans::default()
+    });
     prop::collection::vec(group, 0..3).prop_map(|resource_spans| ExportTraceServiceRequest { resource_spans })
 }
 
 fn some_logs() -> impl Strategy<Value = ExportLogsServiceRequest> {
     let scope = prop::collection::vec(some_log(), 0..4).prop_map(|log_records| ScopeLogs { log_records, ..ScopeLogs::default() });
-    let group = (some_resource(), prop::collection::vec(scope, 0..3))
-        .prop_map(|(resource, scope_logs)| ResourceLogs { resource, scope_logs, ..ResourceLogs::default() });
+    let group = (some_resource(), prop::collection::vec(scope, 0..3)).prop_map(|(resource, scope_logs)| ResourceLogs {
+        resource,
+        scope_logs,
+        ..ResourceLogs::default()
+    });
     prop::collection::vec(group, 0..3).prop_map(|resource_logs| ExportLogsServiceRequest { resource_logs })
 }
 
@@ -391,7 +401,9 @@ fn one_metric(name: &str, data: Data) -> ExportMetricsServiceRequest {
     let metrics = vec![Metric { name: name.to_owned(), unit: "s".to_owned(), data: Some(data), ..Metric::default() }];
     let scope_metrics = vec![ScopeMetrics { metrics, ..ScopeMetrics::default() }];
     let resource = resource(&[("service.name", "checkout")]);
-    ExportMetricsServiceRequest { resource_metrics: vec![ResourceMetrics { resource, scope_metrics, ..ResourceMetrics::default() }] }
+    ExportMetricsServiceRequest {
+        resource_metrics: vec![ResourceMetrics { resource, scope_metrics, ..ResourceMetrics::default() }],
+    }
 }
 
 #[test]
@@ -415,7 +427,8 @@ fn every_kind_of_metric_becomes_points() {
         positive: Some(Buckets { offset: 0, bucket_counts: vec![2, 1] }),
         ..ExponentialHistogramDataPoint::default()
     };
-    let quantile_values = vec![ValueAtQuantile { quantile: 0.99, value: 3.0 }, ValueAtQuantile { quantile: 0.5, value: f64::NAN }];
+    let quantile_values =
+        vec![ValueAtQuantile { quantile: 0.99, value: 3.0 }, ValueAtQuantile { quantile: 0.5, value: f64::NAN }];
     let summary = SummaryDataPoint { time_unix_nano: NOW, count: 9, sum: 4.0, quantile_values, ..SummaryDataPoint::default() };
     let number = NumberDataPoint { time_unix_nano: NOW, value: Some(Number::AsInt(-3)), ..NumberDataPoint::default() };
     let all = [
@@ -483,7 +496,8 @@ fn what_is_no_otlp_json_is_said_with_its_place() {
         "",
         "[]",
     ];
-    let messages: Vec<String> = bad.iter().map(|b| read(Signal::Traces, Format::Json, b.as_bytes()).unwrap_err().to_string()).collect();
+    let messages: Vec<String> =
+        bad.iter().map(|b| read(Signal::Traces, Format::Json, b.as_bytes()).unwrap_err().to_string()).collect();
     insta::assert_snapshot!(messages.join("\n"));
 }
 
@@ -518,7 +532,8 @@ fn a_value_that_nests_too_deep_rejects_its_record_only() {
 fn many_empty_records_in_a_small_body_do_not_become_much_memory() {
     // A log record of two bytes becomes a row of a hundred.
     let scope_logs = vec![ScopeLogs { log_records: vec![LogRecord::default(); 1_000_000], ..ScopeLogs::default() }];
-    let bytes = ExportLogsServiceRequest { resource_logs: vec![ResourceLogs { scope_logs, ..ResourceLogs::default() }] }.encode_to_vec();
+    let bytes =
+        ExportLogsServiceRequest { resource_logs: vec![ResourceLogs { scope_logs, ..ResourceLogs::default() }] }.encode_to_vec();
     assert!(bytes.len() < 3 << 20);
     let limits = Limits { max_decoded_size: 24 << 20, ..LIMITS };
     let error = decode(Signal::Logs, Format::Protobuf, &bytes, limits).map(|(batch, _)| rows(&batch).len()).unwrap_err();

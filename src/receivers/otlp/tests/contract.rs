@@ -35,7 +35,8 @@ fn gzip(data: &[u8]) -> Vec<u8> {
 }
 
 fn logs() -> ExportLogsServiceRequest {
-    let log_records = vec![LogRecord { time_unix_nano: NOW, severity_number: 17, body: Some(text("no money")), ..LogRecord::default() }];
+    let log_records =
+        vec![LogRecord { time_unix_nano: NOW, severity_number: 17, body: Some(text("no money")), ..LogRecord::default() }];
     let scope_logs = vec![ScopeLogs { log_records, ..ScopeLogs::default() }];
     let resource = resource(&[("service.name", "checkout")]);
     ExportLogsServiceRequest { resource_logs: vec![ResourceLogs { resource, scope_logs, ..ResourceLogs::default() }] }
@@ -47,7 +48,9 @@ fn metrics() -> ExportMetricsServiceRequest {
     let metrics = vec![Metric { name: "cpu".to_owned(), unit: "1".to_owned(), data, ..Metric::default() }];
     let scope_metrics = vec![ScopeMetrics { metrics, ..ScopeMetrics::default() }];
     let resource = resource(&[("service.name", "checkout")]);
-    ExportMetricsServiceRequest { resource_metrics: vec![ResourceMetrics { resource, scope_metrics, ..ResourceMetrics::default() }] }
+    ExportMetricsServiceRequest {
+        resource_metrics: vec![ResourceMetrics { resource, scope_metrics, ..ResourceMetrics::default() }],
+    }
 }
 
 #[tokio::test]
@@ -217,7 +220,7 @@ async fn what_grpc_clients_do_wrong_is_answered_with_a_code_that_they_do_not_ret
 
 #[tokio::test]
 async fn what_is_too_large_is_refused_for_good_with_the_limit_and_the_size() {
-    let mut limit = both(json!({}));
+    let mut limit = both(&json!({}));
     for protocol in ["grpc", "http"] {
         limit["protocols"][protocol]["max_request_body_size"] = json!("64KiB");
     }
@@ -229,22 +232,24 @@ async fn what_is_too_large_is_refused_for_good_with_the_limit_and_the_size() {
     assert!(bomb.len() < 2048);
     let mut lines = Vec::new();
     let gzip_header = ("grpc-encoding", "gzip");
-    for (status, _) in [
-        call(&running, EXPORT, &[], &framed(0, &bytes)).await,
-        call(&running, EXPORT, &[gzip_header], &framed(1, &bomb)).await,
-    ] {
+    for (status, _) in
+        [call(&running, EXPORT, &[], &framed(0, &bytes)).await, call(&running, EXPORT, &[gzip_header], &framed(1, &bomb)).await]
+    {
         assert!(status.get_details_retry_info().is_none(), "with RetryInfo a client would send it again");
         lines.push(format!("{:?}: {}", status.code(), status.message()));
     }
     let mut client = TraceServiceClient::new(running.channel().await).send_compressed(CompressionEncoding::Gzip);
     assert_eq!(client.export(large).await.unwrap_err().code(), Code::ResourceExhausted);
-    let chunked: Vec<u8> = bytes.chunks(1 << 20).flat_map(|c| [format!("{:x}\r\n", c.len()).as_bytes(), c, b"\r\n"].concat()).collect();
+    let chunked: Vec<u8> =
+        bytes.chunks(1 << 20).flat_map(|c| [format!("{:x}\r\n", c.len()).as_bytes(), c, b"\r\n"].concat()).collect();
     let head = b"POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-protobuf\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n";
     for answer in [
         running.post("/v1/traces", &[PROTOBUF], &bytes).await,
         running.send(&[head.as_slice(), &chunked, b"0\r\n\r\n"].concat()).await,
         running.post("/v1/traces", &[PROTOBUF, ("content-encoding", "gzip")], &bomb).await,
-        running.post("/v1/traces", &[JSON, ("content-encoding", "zstd")], &zstd::encode_all(&vec![b' '; 1 << 20][..], 1).unwrap()).await,
+        running
+            .post("/v1/traces", &[JSON, ("content-encoding", "zstd")], &zstd::encode_all(&vec![b' '; 1 << 20][..], 1).unwrap())
+            .await,
     ] {
         let (code, message) = answer.rpc_status();
         assert_eq!((answer.status, code, answer.header("retry-after")), (413, Code::ResourceExhausted as i64, None));
@@ -257,7 +262,7 @@ async fn what_is_too_large_is_refused_for_good_with_the_limit_and_the_size() {
 
 #[tokio::test]
 async fn a_full_pipeline_is_told_to_clients_so_that_they_send_again_and_lose_nothing() {
-    let config = both(json!({ "wait": "20ms" }));
+    let config = both(&json!({ "wait": "20ms" }));
     let mut running = Running::start(vec![Tenant { config, queue: 1, ..Tenant::new("production") }]).await;
     let mut client = TraceServiceClient::new(running.channel().await);
     client.export(traces(2)).await.unwrap();
@@ -284,7 +289,7 @@ async fn a_full_pipeline_is_told_to_clients_so_that_they_send_again_and_lose_not
 
 #[tokio::test]
 async fn a_request_whose_client_has_gone_leaves_nothing_in_flight() {
-    let config = both(json!({ "wait": "1h" }));
+    let config = both(&json!({ "wait": "1h" }));
     let running = Running::start(vec![Tenant { config, queue: 1, ..Tenant::new("production") }]).await;
     let mut client = TraceServiceClient::new(running.channel().await);
     client.export(traces(1)).await.unwrap();
@@ -345,7 +350,7 @@ async fn points_that_say_that_they_have_no_value_are_no_error() {
 
 #[tokio::test]
 async fn shutdown_answers_what_is_in_progress_and_then_ends() {
-    let config = both(json!({ "wait": "1h" }));
+    let config = both(&json!({ "wait": "1h" }));
     let mut running = Running::start(vec![Tenant { config, queue: 1, ..Tenant::new("production") }]).await;
     let mut client = TraceServiceClient::new(running.channel().await);
     client.export(traces(1)).await.unwrap();

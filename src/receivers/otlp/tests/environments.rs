@@ -25,7 +25,7 @@ async fn export(running: &Running, request: tonic::Request<ExportTraceServiceReq
 }
 
 fn three() -> Vec<Tenant> {
-    let routing = |token: &str| both(json!({ "routing": { "header": "x-environment", "tokens": [token] } }));
+    let routing = |token: &str| both(&json!({ "routing": { "header": "x-environment", "tokens": [token] } }));
     vec![
         Tenant { default: true, config: routing("dev-token"), ..Tenant::new("development") },
         Tenant { config: routing("staging-token"), ..Tenant::new("staging") },
@@ -92,7 +92,10 @@ async fn what_belongs_to_no_environment_is_rejected_with_the_name_and_the_known_
 async fn a_listener_of_one_environment_takes_what_names_none_but_not_what_names_another() {
     let mut running = Running::one("production").await;
     let message = export(&running, tonic::Request::new(request(&[(NAME, ""), (NAME, "staging")]))).await.unwrap();
-    assert!(message.starts_with("1 rejected: rejected 1 of 2 spans: 1: the resource names the environment `staging`"), "{message}");
+    assert!(
+        message.starts_with("1 rejected: rejected 1 of 2 spans: 1: the resource names the environment `staging`"),
+        "{message}"
+    );
     assert_eq!(running.pipelines[0].next().await.len(), 1);
 }
 
@@ -112,7 +115,7 @@ async fn an_environment_without_a_pipeline_for_the_signal_rejects_and_says_so() 
 
 #[tokio::test]
 async fn when_only_a_later_environment_is_full_the_client_is_not_made_to_send_the_earlier_ones_again() {
-    let tenant = |name, default| Tenant { default, queue: 1, config: both(json!({ "wait": "20ms" })), ..Tenant::new(name) };
+    let tenant = |name, default| Tenant { default, queue: 1, config: both(&json!({ "wait": "20ms" })), ..Tenant::new(name) };
     let mut running = Running::start(vec![tenant("staging", true), tenant("production", false)]).await;
     let only = |name| tonic::Request::new(request(&[(NAME, name)]));
     let two = || tonic::Request::new(request(&[(NAME, "staging"), (NAME, "production")]));

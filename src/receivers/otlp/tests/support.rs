@@ -23,20 +23,16 @@ use crate::model::{
     Value as Attribute,
 };
 use crate::pipeline::{
-    ComponentId, Context, Counters, Counts, Health, Input, Instance, ManualClock, Output, Outputs, Receiver as _, ReceiverInstance,
-    Registry, Services,
+    ComponentId, Context, Counters, Counts, Health, Input, Instance, ManualClock, Output, Outputs, Receiver as _,
+    ReceiverInstance, Registry, Services,
 };
 use crate::storage::MemoryStorage;
 
 /// 2026-01-15T10:30:00Z
 pub(super) const NOW: u64 = 1_768_473_000_000_000_000;
 
-pub(super) const LIMITS: Limits = Limits {
-    now: UnixNanos(NOW),
-    max_future: 600_000_000_000,
-    max_attribute_value_size: 1 << 20,
-    max_decoded_size: 64 << 20,
-};
+pub(super) const LIMITS: Limits =
+    Limits { now: UnixNanos(NOW), max_future: 600_000_000_000, max_attribute_value_size: 1 << 20, max_decoded_size: 64 << 20 };
 
 pub(super) fn attributes_text(symbols: &Symbols, attributes: &Attributes, range: AttributeRange) -> String {
     let one = |a: &crate::model::Attribute| {
@@ -60,17 +56,22 @@ pub(super) fn rows(batch: &Batch) -> Vec<String> {
             .rows
             .iter()
             .map(|r| {
-                let (resource, own) = (attrs(&b.symbols, &b.attributes, r.resource), attrs(&b.symbols, &b.attributes, r.attributes));
+                let (resource, own) =
+                    (attrs(&b.symbols, &b.attributes, r.resource), attrs(&b.symbols, &b.attributes, r.attributes));
                 let name = b.symbols.get(r.name);
                 let ids = (r.trace_id, r.span_id, r.parent_span_id);
-                format!("[{resource}] {name:?} {:?} {:?} {} +{} x{} {ids:?} [{own}]", r.kind, r.status, r.start.0, r.duration, r.weight)
+                format!(
+                    "[{resource}] {name:?} {:?} {:?} {} +{} x{} {ids:?} [{own}]",
+                    r.kind, r.status, r.start.0, r.duration, r.weight
+                )
             })
             .collect(),
         Batch::Logs(b) => b
             .rows
             .iter()
             .map(|r| {
-                let (resource, own) = (attrs(&b.symbols, &b.attributes, r.resource), attrs(&b.symbols, &b.attributes, r.attributes));
+                let (resource, own) =
+                    (attrs(&b.symbols, &b.attributes, r.resource), attrs(&b.symbols, &b.attributes, r.attributes));
                 let (body, event) = (b.symbols.get(r.body), b.symbols.get(r.event_name));
                 let ids = (r.trace_id, r.span_id);
                 format!("[{resource}] {} {} {body:?} {event:?} {ids:?} [{own}]", r.time.0, r.severity_number)
@@ -80,7 +81,8 @@ pub(super) fn rows(batch: &Batch) -> Vec<String> {
             .rows
             .iter()
             .map(|r| {
-                let (resource, own) = (attrs(&b.symbols, &b.attributes, r.resource), attrs(&b.symbols, &b.attributes, r.attributes));
+                let (resource, own) =
+                    (attrs(&b.symbols, &b.attributes, r.resource), attrs(&b.symbols, &b.attributes, r.attributes));
                 let metric = b.metrics[r.metric as usize];
                 let (name, unit) = (b.symbols.get(metric.name), b.symbols.get(metric.unit));
                 let value = match &r.value {
@@ -181,7 +183,8 @@ pub(super) fn traces_json(request: &ExportTraceServiceRequest) -> Value {
         })
     };
     let group = |g: &ResourceSpans| {
-        let scopes: Vec<Value> = g.scope_spans.iter().map(|s| json!({ "spans": s.spans.iter().map(span).collect::<Vec<_>>() })).collect();
+        let scopes: Vec<Value> =
+            g.scope_spans.iter().map(|s| json!({ "spans": s.spans.iter().map(span).collect::<Vec<_>>() })).collect();
         json!({ "resource": resource_json(g.resource.as_ref()), "scopeSpans": scopes })
     };
     json!({ "resourceSpans": request.resource_spans.iter().map(group).collect::<Vec<_>>() })
@@ -291,12 +294,12 @@ pub(super) struct Tenant {
 impl Tenant {
     /// An environment that takes all signals over both protocols.
     pub(super) fn new(name: &'static str) -> Self {
-        Self { name, default: false, config: both(json!({})), signals: &Signal::ALL, queue: 8 }
+        Self { name, default: false, config: both(&json!({})), signals: &Signal::ALL, queue: 8 }
     }
 }
 
 /// A configuration of both protocols at free ports, and `more`.
-pub(super) fn both(more: Value) -> Value {
+pub(super) fn both(more: &Value) -> Value {
     let mut config = json!({ "protocols": { "grpc": { "endpoint": "127.0.0.1:0" }, "http": { "endpoint": "127.0.0.1:0" } } });
     config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     config
