@@ -1,1 +1,4 @@
 //! What gives something out.
+
+pub mod elasticsearch;
+pub mod file;
