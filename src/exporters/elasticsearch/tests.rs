@@ -24,7 +24,7 @@ struct Running {
 }
 
 /// Starts an exporter that writes to `url`, with waits that suit a test. `more` adds to the configuration.
-fn start(url: &str, more: Value) -> Running {
+fn start(url: &str, more: &Value) -> Running {
     let folder = tempfile::tempdir().unwrap();
     let context = Context {
         environment: Environment::new("production"),
@@ -118,7 +118,7 @@ fn all_written(seen: &Seen) -> Answer {
 #[tokio::test]
 async fn documents_are_created_with_the_anomalys_id_in_a_data_stream() {
     let stub = Stub::with(|seen| Some(all_written(seen))).await;
-    let mut exporter = start(&stub.url, json!({ "flush_interval": "10s", "max_batch_size": "1KiB" }));
+    let mut exporter = start(&stub.url, &json!({ "flush_interval": "10s", "max_batch_size": "1KiB" }));
     exporter.send(&["a", "b"]).await;
     let counts = exporter.end().await;
     assert_eq!((counts.received, counts.sent), (2, 2));
@@ -134,7 +134,7 @@ async fn documents_are_created_with_the_anomalys_id_in_a_data_stream() {
 #[tokio::test]
 async fn deliveries_go_together_until_the_batch_is_full_or_the_time_is_up() {
     let stub = Stub::with(|seen| Some(all_written(seen))).await;
-    let mut exporter = start(&stub.url, json!({ "flush_interval": "10s" }));
+    let mut exporter = start(&stub.url, &json!({ "flush_interval": "10s" }));
     for id in ["a", "b", "c"] {
         exporter.send(&[id]).await;
     }
@@ -156,7 +156,7 @@ async fn only_what_was_not_taken_is_sent_again_and_in_its_order() {
         items(&[(201, "")]),
     ])
     .await;
-    let mut exporter = start(&stub.url, json!({}));
+    let mut exporter = start(&stub.url, &json!({}));
     exporter.send(&["a", "b", "c", "d", "e"]).await;
     assert_eq!(exporter.end().await.sent, 5);
     assert_eq!(stub.seen().iter().map(|s| ids(s).concat()).collect::<Vec<_>>(), ["abcde", "bde", "b"]);
@@ -166,7 +166,7 @@ async fn only_what_was_not_taken_is_sent_again_and_in_its_order() {
 #[tokio::test]
 async fn what_is_there_already_counts_as_written() {
     let stub = Stub::answering([items(&[(409, "version_conflict_engine_exception"), (201, "")])]).await;
-    let mut exporter = start(&stub.url, json!({}));
+    let mut exporter = start(&stub.url, &json!({}));
     exporter.send(&["a", "b"]).await;
     assert_eq!(exporter.end().await.sent, 2);
     assert_eq!((exporter.event("already_written"), exporter.dead_letters().len()), (1, 0));
@@ -175,7 +175,7 @@ async fn what_is_there_already_counts_as_written() {
 #[tokio::test]
 async fn what_will_never_be_taken_goes_to_the_dead_letter_file_and_the_rest_goes_on() {
     let stub = Stub::answering([items(&[(201, ""), (400, "document_parsing_exception"), (201, "")])]).await;
-    let mut exporter = start(&stub.url, json!({}));
+    let mut exporter = start(&stub.url, &json!({}));
     exporter.send(&["a", "b", "c"]).await;
     let counts = exporter.end().await;
     assert_eq!((counts.sent, counts.dropped.get("dead_letter")), (2, Some(&1)));
@@ -191,7 +191,7 @@ async fn what_will_never_be_taken_goes_to_the_dead_letter_file_and_the_rest_goes
 #[tokio::test]
 async fn a_dead_letter_that_cannot_be_kept_is_not_lost() {
     let stub = Stub::with(|seen| Some(items(&vec![(400, "document_parsing_exception"); ids(seen).len()]))).await;
-    let mut exporter = start(&stub.url, json!({}));
+    let mut exporter = start(&stub.url, &json!({}));
     let blocked = exporter.folder.path().join("dead_letter");
     std::fs::write(&blocked, "a file where the folder should be").unwrap();
     exporter.send(&["a"]).await;
@@ -206,7 +206,7 @@ async fn a_dead_letter_that_cannot_be_kept_is_not_lost() {
 #[tokio::test]
 async fn a_request_that_is_too_large_is_halved_until_it_fits() {
     let stub = Stub::with(|seen| Some(if ids(seen).len() > 2 { Answer::empty(413) } else { all_written(seen) })).await;
-    let mut exporter = start(&stub.url, json!({}));
+    let mut exporter = start(&stub.url, &json!({}));
     exporter.send(&["a", "b", "c", "d", "e", "f", "g"]).await;
     assert_eq!(exporter.end().await.sent, 7);
     let written: Vec<String> = stub.seen().iter().map(|s| ids(s).concat()).filter(|i| i.len() <= 2).collect();
@@ -217,7 +217,7 @@ async fn a_request_that_is_too_large_is_halved_until_it_fits() {
 async fn one_document_that_is_too_large_goes_to_the_dead_letter_file() {
     let stub =
         Stub::with(|seen| Some(if ids(seen).contains(&"c".to_owned()) { Answer::html(413) } else { all_written(seen) })).await;
-    let mut exporter = start(&stub.url, json!({}));
+    let mut exporter = start(&stub.url, &json!({}));
     exporter.send(&["a", "b", "c", "d"]).await;
     let counts = exporter.end().await;
     assert_eq!((counts.sent, counts.dropped.get("dead_letter")), (3, Some(&1)));
@@ -236,7 +236,7 @@ async fn a_proxy_a_timeout_and_a_cut_answer_cost_nothing_but_time() {
         items(&[(201, "")]),
     ])
     .await;
-    let mut exporter = start(&stub.url, json!({}));
+    let mut exporter = start(&stub.url, &json!({}));
     exporter.send(&["a"]).await;
     assert_eq!(exporter.end().await.sent, 1);
     assert_eq!((stub.seen().len(), exporter.event("requests_failed")), (7, 6));
@@ -258,7 +258,7 @@ async fn a_key_that_is_not_known_stops_the_writing_until_it_is() {
             }
         })
         .await;
-        let mut exporter = start(&stub.url, json!({}));
+        let mut exporter = start(&stub.url, &json!({}));
         exporter.send(&["a"]).await;
         let Status::PermanentError(message) = exporter.trouble().await else { panic!("{status}: not permanent") };
         assert!(message.contains(&format!("{status} security_exception: ")), "{message}");
@@ -285,7 +285,7 @@ async fn a_missing_data_stream_is_set_up_again_and_nothing_is_lost() {
         }
     })
     .await;
-    let mut exporter = start(&stub.url, json!({ "setup": true }));
+    let mut exporter = start(&stub.url, &json!({ "setup": true }));
     exporter.send(&["a", "b"]).await;
     let Status::PermanentError(message) = exporter.trouble().await else { panic!("not permanent") };
     assert!(message.contains("the data stream is not there"), "{message}");
@@ -300,7 +300,7 @@ async fn an_old_cluster_is_not_asked_for_a_data_stream() {
         Some(if seen.uri.contains("require_data_stream") { Answer::json(400, &error) } else { all_written(seen) })
     })
     .await;
-    let mut exporter = start(&stub.url, json!({}));
+    let mut exporter = start(&stub.url, &json!({}));
     exporter.send(&["a", "b"]).await;
     assert_eq!((exporter.end().await.sent, stub.seen().len()), (2, 2));
 }
@@ -308,7 +308,7 @@ async fn an_old_cluster_is_not_asked_for_a_data_stream() {
 #[tokio::test]
 async fn a_cluster_that_is_away_at_the_start_holds_nobody_up_who_wants_to_end() {
     let mut exporter =
-        start("http://127.0.0.1:9", json!({ "setup": true, "retry": { "initial_interval": "1h", "max_interval": "1h" } }));
+        start("http://127.0.0.1:9", &json!({ "setup": true, "retry": { "initial_interval": "1h", "max_interval": "1h" } }));
     assert!(matches!(exporter.trouble().await, Status::RecoverableError(_)));
     assert_eq!(exporter.end().await, Counts::default());
 }
@@ -316,7 +316,7 @@ async fn a_cluster_that_is_away_at_the_start_holds_nobody_up_who_wants_to_end() 
 #[tokio::test]
 async fn back_pressure_reaches_the_sender_and_an_abort_counts_what_is_lost() {
     let stub = Stub::with(|_| Some(Answer::empty(503))).await;
-    let exporter = start(&stub.url, json!({}));
+    let exporter = start(&stub.url, &json!({}));
     exporter.send(&["a", "b"]).await;
     exporter.trouble().await;
     let output = Output::new(exporter.edge.iter().cloned().collect());
@@ -369,7 +369,7 @@ async fn whatever_goes_wrong_every_anomaly_ends_in_exactly_one_place() {
             }
         })
         .await;
-        let mut exporter = start(&stub.url, json!({ "max_batch_size": "8KiB" }));
+        let mut exporter = start(&stub.url, &json!({ "max_batch_size": "8KiB" }));
         let ids: Vec<String> = (0..40).map(|n| format!("id{n}")).collect();
         for some in ids.chunks(7) {
             exporter.send(&some.iter().map(String::as_str).collect::<Vec<_>>()).await;
