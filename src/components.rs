@@ -3,4 +3,5 @@
 use crate::pipeline::Factory;
 
 /// Every type that a pipeline file may name.
-pub const FACTORIES: &[Factory] = &[crate::exporters::console::FACTORY];
+pub const FACTORIES: &[Factory] =
+    &[crate::exporters::console::FACTORY, crate::exporters::elasticsearch::FACTORY, crate::exporters::file::FACTORY];
