@@ -248,8 +248,9 @@ impl Running {
         Ok(())
     }
 
-    /// Stops the receivers, lets everything that was accepted run through, and ends within `deadline`.
-    pub async fn shutdown(mut self, deadline: Duration) -> Drained {
+    /// Stops the receivers, lets everything that was accepted run through, and ends within `deadline`, or at once
+    /// when `abort` is cancelled.
+    pub async fn shutdown(mut self, deadline: Duration, abort: &CancellationToken) -> Drained {
         for component in self.services.registry.all() {
             component.health.set(Status::Stopping);
         }
@@ -259,11 +260,16 @@ impl Running {
             while self.receivers.join_next().await.is_some() {}
             while self.consumers.join_next().await.is_some() {}
         };
-        if tokio::time::timeout(deadline, drain).await.is_ok() {
+        let drained = tokio::select! {
+            () = drain => true,
+            () = tokio::time::sleep(deadline) => false,
+            () = abort.cancelled() => false,
+        };
+        if drained {
             return Drained { aborted: 0 };
         }
         let aborted = self.receivers.len() + self.consumers.len();
-        tracing::error!(aborted, deadline = ?deadline, "shutdown deadline passed; what was still in the pipelines is dropped");
+        tracing::error!(aborted, deadline = ?deadline, "not drained in time: what was still in the pipelines is dropped");
         self.receivers.shutdown().await;
         self.consumers.shutdown().await;
         Drained { aborted }

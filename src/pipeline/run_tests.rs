@@ -76,7 +76,7 @@ async fn everything_taken_in_is_counted_to_its_end() {
         counts(Class::Exporter, "sink", PayloadKind::Observations).sent == 50
     })
     .await;
-    assert_eq!(running.shutdown(Duration::from_secs(5)).await, Drained { aborted: 0 });
+    assert_eq!(running.shutdown(Duration::from_secs(5), &CancellationToken::new()).await, Drained { aborted: 0 });
     let measured = counts(Class::Processor, "measure", TRACES);
     assert_eq!((measured.received, measured.sent, measured.dropped["filtered"], measured.in_flight), (500, 450, 50, 0));
     assert_eq!(counts(Class::Receiver, "source", TRACES).sent, 500);
@@ -96,7 +96,7 @@ async fn a_stuck_exporter_makes_the_receiver_wait_and_the_deadline_ends_it() {
     assert_eq!(counts(Class::Receiver, "source").received, 40);
     assert_eq!(counts(Class::Exporter, "sink").in_flight, 30);
 
-    let drained = running.shutdown(Duration::from_secs(5)).await;
+    let drained = running.shutdown(Duration::from_secs(5), &CancellationToken::new()).await;
     assert_eq!(drained.aborted, 1);
     assert_balanced(&registry);
     assert_eq!(counts(Class::Exporter, "sink").dropped["aborted"], 30, "what is cut off is counted");

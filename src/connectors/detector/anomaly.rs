@@ -4,8 +4,8 @@ use detection::{Finding, Quantity};
 
 use super::bucket::{Function, Kind};
 use super::group::{Judged, Key};
-use super::units;
 use crate::model::{Anomaly, DetectorRef, Direction, Entity, Environment, Reason, Severity, UnixNanos, Window};
+use crate::text::quantity;
 
 /// Version of the mathematics and of what is made of it; part of every anomaly's id.
 pub(super) const VERSION: &str = "1";
@@ -188,7 +188,7 @@ impl Sentences<'_> {
     }
 
     fn write(&self, value: f64) -> String {
-        if self.function == Function::ErrorShare { units::percent(value) } else { units::write(value, self.unit) }
+        quantity(value, self.unit)
     }
 }
 

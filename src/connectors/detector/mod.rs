@@ -12,7 +12,6 @@ mod shard;
 mod state;
 #[cfg(test)]
 mod tests;
-mod units;
 mod watermark;
 
 use std::sync::{Arc, Once};
