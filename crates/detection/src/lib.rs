@@ -10,6 +10,8 @@ mod calibrate;
 mod forecast;
 mod heads;
 mod incident;
+#[cfg(test)]
+mod reference;
 mod refractory;
 mod samples;
 mod series;
