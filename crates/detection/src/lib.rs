@@ -6,6 +6,12 @@
 //! - [`Sketch`] summarises the values of a bucket (quantiles that can be merged).
 //! - [`Series`] learns one series and judges every new value: [`Series::observe`].
 
+mod calibrate;
+mod forecast;
+mod heads;
+mod incident;
+mod refractory;
+mod samples;
 mod series;
 mod sketch;
 mod verdict;
