@@ -23,7 +23,14 @@ pub(crate) fn quantity(value: f64, unit: &str) -> String {
         None => annotated,
     };
     if !value.is_finite() {
-        return if value.is_nan() { "not a number" } else if value > 0.0 { "infinity" } else { "-infinity" }.to_owned();
+        return if value.is_nan() {
+            "not a number"
+        } else if value > 0.0 {
+            "infinity"
+        } else {
+            "-infinity"
+        }
+        .to_owned();
     }
     match unit {
         "" => number(value),
