@@ -25,7 +25,11 @@ cache=${ANOMALYD_TEST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/anomalyd-test-serve
 server=$cache/elasticsearch-$version
 image=docker.elastic.co/elasticsearch/elasticsearch:$version
 
-docker_runs() { command -v docker >/dev/null && timeout 10 docker info >/dev/null 2>&1; }
+# Whether Docker runs here and has the image, or gets it.
+in_docker() {
+  command -v docker >/dev/null && timeout 10 docker info >/dev/null 2>&1 || return 1
+  docker image inspect "$image" >/dev/null 2>&1 || docker pull -q "$image" >&2
+}
 
 # ---- the server's files
 
@@ -201,13 +205,13 @@ run_in_docker() {
 
 case $what in
   fetch)
-    if docker_runs; then docker pull -q "$image" >&2; else find_java >/dev/null; fetch_from_maven; fi
+    in_docker || { find_java >/dev/null && fetch_from_maven; }
     ;;
   run)
     [ $# = 4 ] || die "run takes a version, a folder and a password"
     mkdir -p "$3"
     folder=$(cd "$3" && pwd) password=$4
-    if docker_runs; then run_in_docker; else run_from_maven; fi
+    if in_docker; then run_in_docker; else run_from_maven; fi
     ;;
   *) die "no such command: $what (fetch or run)" ;;
 esac
