@@ -92,12 +92,14 @@ impl Detector {
         let all: Vec<Arc<Settings>> = (0..self.shards).map(|_| Arc::clone(&settings)).collect();
         let (storage, place) = (Arc::clone(&self.context.services.storage), Place::new(&self.context));
         let now = self.context.services.clock.now();
+        let counters = Arc::clone(&self.context.counters);
         let (environment, component) = (self.context.environment.clone(), self.context.id.to_string());
         let loading = move || match state::load(&*storage, &place, &all, now) {
             Ok((mut cores, header)) => {
                 if header.is_some() {
                     cores.iter_mut().for_each(|core| core.resume(now));
                     let series: usize = cores.iter().map(Core::series).sum();
+                    counters.event("series_restored", series as u64);
                     tracing::info!(%environment, component, series, "goes on with what was learnt before");
                 }
                 (cores, header)

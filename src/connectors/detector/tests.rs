@@ -133,14 +133,14 @@ impl Bench {
     }
 
     /// In batches of what is sent at the same moment.
-    fn play(&mut self, items: Vec<Observation>) {
+    fn play(&mut self, items: &[Observation]) {
         for batch in items.chunk_by(|a, b| a.time == b.time) {
             self.feed(batch.to_vec());
         }
     }
 
     /// As time goes by: the clock shows the moment when something is sent.
-    fn live(&mut self, items: Vec<Observation>) {
+    fn live(&mut self, items: &[Observation]) {
         for batch in items.chunk_by(|a, b| a.time == b.time) {
             self.tick(batch[0].time.secs() + 10);
             self.feed(batch.to_vec());

@@ -76,13 +76,13 @@ fn observed(processed: Processed) -> Observations {
     }
 }
 
-/// Entity and step -> (count, errors, median in ms).
+/// Entity, step, count, errors, longest in ms.
 fn table(observations: &[Observation]) -> Vec<(String, u64, f64, f64, f64)> {
     let mut all: Vec<_> = observations
         .iter()
         .map(|o| {
             let Measure::Calls { count, errors, latency } = &o.measure else { panic!("calls") };
-            (o.entity.key(), o.time.secs(), *count, *errors, (latency.quantile(0.5).unwrap() * 1000.0).round())
+            (o.entity.key(), o.time.secs(), *count, *errors, latency.max().unwrap() * 1000.0)
         })
         .collect();
     all.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
@@ -105,7 +105,7 @@ fn spans_add_up_per_service_operation_kind_and_step() {
         table(&observations.items),
         [
             ("checkout POST /pay (client)".into(), 100, 1.0, 0.0, 125.0),
-            ("checkout POST /pay (server)".into(), 100, 2.0, 1.0, 125.0),
+            ("checkout POST /pay (server)".into(), 100, 2.0, 1.0, 500.0),
             ("checkout POST /pay (server)".into(), 110, 1.0, 0.0, 125.0),
             ("unknown_service GET / (server)".into(), 100, 1.0, 0.0, 125.0),
         ]
@@ -128,6 +128,15 @@ fn spans_of_other_kinds_are_dropped_and_a_kind_that_is_not_said_is_internal() {
     let observations = observed(processor(&all).process(batch(&calls)));
     assert!(observations.items.iter().all(|o| o.entity.kind == Some(SpanKind::Internal)));
     assert_eq!(observations.items.len(), 2);
+}
+
+#[test]
+fn a_call_longer_than_a_step_belongs_to_the_step_in_which_it_ended() {
+    let calls = [Call { millis: 9_999, ..call("a", "x", 100) }, Call { millis: 60_000, ..call("a", "x", 100) }];
+    let observations = observed(processor(&Config::default()).process(batch(&calls)));
+    let steps: Vec<u64> = table(&observations.items).into_iter().map(|row| row.1).collect();
+    assert_eq!(steps, [100, 160]);
+    assert_eq!(observations.newest.secs(), 100, "it does not move event time ahead of calls that started meanwhile");
 }
 
 #[test]

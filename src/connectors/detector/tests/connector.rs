@@ -80,7 +80,7 @@ fn payloads(from: u64, to: u64) -> Vec<Payload> {
 async fn the_connector_finds_what_the_core_finds_and_accounts_for_everything() {
     let now = BEGIN + 400 * 86_400;
     let mut bench = Bench::new(&config(), 1, now);
-    bench.play(minutes(0, LONG, FAULT));
+    bench.play(&minutes(0, LONG, FAULT));
     let ran = run(&Arc::default(), 3, now, payloads(0, LONG)).await;
     assert_eq!(ran.anomalies, bench.found());
     assert!(!ran.anomalies.is_empty());
