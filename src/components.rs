@@ -1,9 +1,16 @@
 //! All component types. The only file that knows every component; each is one line here.
 
-use crate::connectors::detector;
 use crate::pipeline::Factory;
-use crate::processors::{log_patterns, red_metrics};
+use crate::{connectors, exporters, processors, receivers};
 
 /// Every type that a pipeline file may name.
-pub const FACTORIES: &[Factory] =
-    &[red_metrics::FACTORY, log_patterns::FACTORY, detector::FACTORY, crate::exporters::console::FACTORY];
+#[rustfmt::skip]
+pub const FACTORIES: &[Factory] = &[
+    receivers::otlp::FACTORY,
+    processors::red_metrics::FACTORY,
+    processors::log_patterns::FACTORY,
+    connectors::detector::FACTORY,
+    exporters::elasticsearch::FACTORY,
+    exporters::console::FACTORY,
+    exporters::file::FACTORY,
+];
