@@ -25,9 +25,13 @@ fn environment() -> Environment {
     Environment::new("production")
 }
 
+/// When the fault begins, and when all ends, in minutes.
+const FAULT: u64 = 500;
+const LONG: u64 = 512;
+
 /// One that judges early, so that tests need not feed days.
 fn config() -> Config {
-    Config { warmup: 60, threshold: 2.0, ..Config::default() }
+    Config { warmup: 240, threshold: 1.5, ..Config::default() }
 }
 
 fn settings(config: &Config, shards: usize) -> Arc<Settings> {

@@ -9,9 +9,6 @@ use crate::pipeline::{
 };
 use crate::storage::Storage;
 
-const LONG: u64 = 130;
-const FAULT: u64 = 120;
-
 struct Ran {
     anomalies: Vec<Anomaly>,
     counts: Counts,
@@ -37,7 +34,7 @@ async fn run(storage: &Arc<MemoryStorage>, shards: u64, now: u64, payloads: Vec<
         shutdown: tokio_util::sync::CancellationToken::new(),
         services,
     };
-    let config = serde_json::json!({ "shards": shards, "warmup": 60, "threshold": 2.0 });
+    let config = serde_json::json!({ "shards": shards, "warmup": 240, "threshold": 1.5 });
     let Make::Connector(make) = super::super::FACTORY.make else { panic!("a connector") };
     assert_eq!(super::super::FACTORY.class(), Class::Connector);
     let detector = make(Instance { config, context }).map_err(|e| e.to_string()).unwrap();
