@@ -1,11 +1,12 @@
 //! All component types. The only file that knows every component; each is one line here.
 
 use crate::pipeline::Factory;
-use crate::{connectors, exporters, processors};
+use crate::{connectors, exporters, processors, receivers};
 
 /// Every type that a pipeline file may name.
 #[rustfmt::skip]
 pub const FACTORIES: &[Factory] = &[
+    receivers::otlp::FACTORY,
     processors::red_metrics::FACTORY,
     processors::log_patterns::FACTORY,
     connectors::detector::FACTORY,
