@@ -22,7 +22,7 @@ pub(crate) fn clip(text: &str, bytes: usize) -> &str {
 
 /// `value` of the UCUM unit `unit` as a person would say it: `412 ms`, `0.83 %`, `12.5/s`, `3.2 MiB`.
 ///
-/// Three significant digits. Times, shares, rates and bytes are scaled; an annotation (`{request}`) says what is
+/// Three significant digits, or all before the point. Times, shares, rates and bytes are scaled; an annotation (`{request}`) says what is
 /// counted, which the series' name says already, so it is left out; a unit that is not known stands as it is.
 pub(crate) fn quantity(value: f64, unit: &str) -> String {
     let annotated = unit.split('{').next().unwrap_or(unit);
@@ -64,7 +64,7 @@ pub(crate) fn quantity(value: f64, unit: &str) -> String {
     }
 }
 
-/// Three significant digits, thousands in groups, no trailing zeros.
+/// Three significant digits or all before the point, thousands in groups, no trailing zeros.
 fn number(value: f64) -> String {
     let size = value.abs();
     if size == 0.0 {
