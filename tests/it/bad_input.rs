@@ -226,23 +226,18 @@ async fn an_index_that_vanishes_while_it_is_read_does_not_stop_the_others() {
     let documents = |count: u64| begin.calls().take(count as usize).map(|call| otel(&call, "production")).collect::<Vec<_>>();
     elasticsearch.plain_index(&doomed).await;
     elasticsearch.index(&doomed, documents(5000)).await;
-    let connection = elasticsearch.yaml(4);
     let mut setup = Setup::new();
     setup.environment(
         "production",
         &format!(
             "receivers:
-  elasticsearch:
-{connection}    indices: [\"spans-{word}-*\"]
-    interval: 1s
-    start_at: 24h
-    query_delay: 0s
-    page_size: 100
+{}    page_size: 100
 service:
   pipelines:
     traces: {{ receivers: [elasticsearch], processors: [red_metrics], exporters: [detector] }}
     anomalies: {{ receivers: [detector], exporters: [console] }}
-"
+",
+            elasticsearch.receiver(&format!("spans-{word}-*"))
         ),
     );
     let mut daemon = setup.start().await;

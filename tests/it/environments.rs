@@ -12,23 +12,19 @@ use crate::support::{eventually, needs, unique};
 
 /// The pipeline file of an environment that is read from a cluster and reported to the same cluster.
 fn pipelines(elasticsearch: &Elasticsearch, stream: &str) -> String {
-    let connection = elasticsearch.yaml(4);
     format!(
         "receivers:
-  elasticsearch/apm:
-{connection}    indices: [\"{stream}\"]
-    interval: 1s
-    start_at: 24h
-    query_delay: 0s
-connectors:
+{}connectors:
   detector: {{ bucket: 1m, lateness: 10s }}
 exporters:
-  elasticsearch/anomalies:
-{connection}service:
+  elasticsearch:
+{}service:
   pipelines:
-    traces: {{ receivers: [elasticsearch/apm], processors: [red_metrics], exporters: [detector] }}
-    anomalies: {{ receivers: [detector], exporters: [elasticsearch/anomalies] }}
-"
+    traces: {{ receivers: [elasticsearch], processors: [red_metrics], exporters: [detector] }}
+    anomalies: {{ receivers: [detector], exporters: [elasticsearch] }}
+",
+        elasticsearch.receiver(stream),
+        elasticsearch.yaml(4)
     )
 }
 
