@@ -6,6 +6,7 @@ pub mod cli;
 pub mod components;
 pub mod config;
 pub mod connectors;
+pub mod daemon;
 pub mod demo;
 pub mod elasticsearch;
 pub mod exporters;

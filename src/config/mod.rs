@@ -1,1 +1,5 @@
 //! Files become checked configuration.
+
+mod scalars;
+
+pub use scalars::{ByteSize, Duration, Endpoint, Secret};

@@ -1,1 +1,3 @@
 //! What gives something out.
+
+pub mod console;

@@ -12,11 +12,13 @@ mod id;
 mod registry;
 mod run;
 mod spec;
+#[cfg(test)]
+mod test_components;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use component::{
-    BuildError, Class, ComponentError, Connector, Context, Exporter, Factory, Instance, Make, Problem, Processed, Processor,
-    Receiver, ReceiverInstance, Services,
+    BuildError, Class, ComponentError, Connector, Context, Exporter, Factory, Instance, Make, MakeReceivers, Problem, Processed,
+    Processor, Receiver, ReceiverInstance, Services,
 };
 pub use counters::{Counters, Counts, Flight};
 pub use edge::{Delivery, Edge, Input, Output, Outputs, Refused};

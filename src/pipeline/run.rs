@@ -56,11 +56,11 @@ pub async fn start(plans: &[Plan], services: Services) -> Result<Running, StartE
     };
     let mut listeners: Vec<(&'static str, super::component::Factory, Vec<ReceiverInstance>)> = Vec::new();
     for plan in plans {
-        let mut build = Build { plan, running: &mut running, edges: HashMap::new() };
+        let mut build = Build { plan, running: &mut running, edges: HashMap::new(), entries: HashMap::new() };
         build.exporters()?;
         build.connectors()?;
-        let entries = build.pipelines()?;
-        for (factory, instance) in build.receivers(&entries) {
+        build.pipelines()?;
+        for (factory, instance) in build.receivers() {
             match listeners.iter_mut().find(|(kind, ..)| *kind == factory.kind) {
                 Some((.., instances)) => instances.push(instance),
                 None => listeners.push((factory.kind, factory, vec![instance])),
@@ -76,6 +76,8 @@ struct Build<'a> {
     running: &'a mut Running,
     /// The queues in front of exporters and connectors.
     edges: HashMap<(Class, ComponentId), Edge>,
+    /// The queues at the beginning of the pipelines that run.
+    entries: HashMap<String, Vec<Edge>>,
 }
 
 impl Build<'_> {
@@ -122,35 +124,29 @@ impl Build<'_> {
     fn connectors(&mut self) -> Result<(), StartError> {
         let mut todo: Vec<&Used> = self.plan.used.iter().filter(|u| u.factory.class() == Class::Connector).collect();
         while !todo.is_empty() {
-            let ready = todo.iter().position(|used| self.downstream(&used.id).is_some());
+            let ready = todo.iter().position(|used| self.begun_by(&used.id).iter().all(|name| self.targets(name).is_some()));
             // The plan has no cycles, so one is always ready; the first is as good as any if not.
             let used = todo.remove(ready.unwrap_or(0));
             let Make::Connector(make) = used.factory.make else { continue };
             let context = self.context(Class::Connector, &used.id, None);
             let (edge, input) = Input::queue(self.running.services.queue_capacity, Arc::clone(&context.counters));
-            let output = self.downstream(&used.id).unwrap_or_default();
+            let mut targets = Vec::new();
+            for pipeline in self.begun_by(&used.id) {
+                targets.extend(self.entry(&pipeline)?);
+            }
             let connector =
                 make(Instance { config: used.config.clone(), context: context.clone() }).map_err(|e| self.error(used, e))?;
             context.health.set(Status::Ok);
-            self.running.consumers.spawn(supervise(context, connector.run(input, output)));
+            self.running.consumers.spawn(supervise(context, connector.run(input, Output::new(targets))));
             self.edges.insert((Class::Connector, used.id.clone()), edge);
         }
         Ok(())
     }
 
-    /// What a connector sends to, once all of it exists. Its pipelines have no processors of their own task.
-    fn downstream(&mut self, id: &ComponentId) -> Option<Output> {
-        let names: Vec<&String> =
-            self.plan.spec.pipelines.iter().filter(|(_, p)| p.receivers.contains(id)).map(|(n, _)| n).collect();
-        let complete = names.iter().all(|n| self.targets(n).is_some());
-        if !complete {
-            return None;
-        }
-        let mut edges = Vec::new();
-        for name in names {
-            edges.extend(self.entry(name).ok()?);
-        }
-        Some(Output::new(edges))
+    /// The pipelines that `id` begins.
+    fn begun_by(&self, id: &ComponentId) -> Vec<String> {
+        let begun = self.plan.spec.pipelines.iter().filter(|(_, p)| p.receivers.contains(id));
+        begun.map(|(name, _)| name.clone()).collect()
     }
 
     /// The queues at the end of a pipeline, if all of them exist yet.
@@ -164,6 +160,9 @@ impl Build<'_> {
 
     /// The queue or queues at the beginning of a pipeline; starts the task of its processors if it has any.
     fn entry(&mut self, pipeline: &str) -> Result<Vec<Edge>, StartError> {
+        if let Some(entry) = self.entries.get(pipeline) {
+            return Ok(entry.clone());
+        }
         let targets = self.targets(pipeline).unwrap_or_default();
         let Some(spec) = self.plan.spec.pipelines.get(pipeline) else { return Ok(targets) };
         let mut stages = Vec::new();
@@ -176,33 +175,34 @@ impl Build<'_> {
             let processor = make(Instance { config: used.config.clone(), context }).map_err(|e| self.error(used, e))?;
             stages.push(Stage { processor, counters });
         }
-        let Some(first) = stages.first() else { return Ok(targets) };
+        let Some(first) = stages.first() else {
+            self.entries.insert(pipeline.to_owned(), targets.clone());
+            return Ok(targets);
+        };
         let (edge, input) = Input::queue(self.running.services.queue_capacity, Arc::clone(&first.counters));
         self.running.consumers.spawn(run_stages(input, stages, Output::new(targets)));
+        self.entries.insert(pipeline.to_owned(), vec![edge.clone()]);
         Ok(vec![edge])
     }
 
-    /// Starts all pipelines that begin with receivers; their queues by pipeline.
-    fn pipelines(&mut self) -> Result<HashMap<String, Vec<Edge>>, StartError> {
-        let names: Vec<String> = self
-            .plan
-            .spec
-            .pipelines
-            .iter()
-            .filter(|(_, p)| p.receivers.iter().any(|id| self.plan.find(Class::Receiver, id).is_some()))
-            .map(|(name, _)| name.clone())
-            .collect();
-        names.into_iter().map(|name| Ok((name.clone(), self.entry(&name)?))).collect()
+    /// Starts all pipelines that begin with receivers.
+    fn pipelines(&mut self) -> Result<(), StartError> {
+        let plan = self.plan;
+        let begun_by_receivers = |p: &super::PipelineSpec| p.receivers.iter().any(|id| plan.find(Class::Receiver, id).is_some());
+        for (name, _) in plan.spec.pipelines.iter().filter(|(_, p)| begun_by_receivers(p)) {
+            self.entry(name)?;
+        }
+        Ok(())
     }
 
-    fn receivers(&self, entries: &HashMap<String, Vec<Edge>>) -> Vec<(super::Factory, ReceiverInstance)> {
+    fn receivers(&self) -> Vec<(super::Factory, ReceiverInstance)> {
         let used = self.plan.used.iter().filter(|u| u.factory.class() == Class::Receiver);
         used.map(|used| {
             let output = |signal: Signal| {
                 let of_signal = self.plan.spec.pipelines.iter().filter(|(name, p)| {
                     PipelineKind::of(name) == Some(PipelineKind::Signal(signal)) && p.receivers.contains(&used.id)
                 });
-                Output::new(of_signal.filter_map(|(name, _)| entries.get(name)).flatten().cloned().collect())
+                Output::new(of_signal.filter_map(|(name, _)| self.entries.get(name)).flatten().cloned().collect())
             };
             let instance = ReceiverInstance {
                 instance: Instance { config: used.config.clone(), context: self.context(Class::Receiver, &used.id, None) },
@@ -248,8 +248,9 @@ impl Running {
         Ok(())
     }
 
-    /// Stops the receivers, lets everything that was accepted run through, and ends within `deadline`.
-    pub async fn shutdown(mut self, deadline: Duration) -> Drained {
+    /// Stops the receivers, lets everything that was accepted run through, and ends within `deadline`, or at once
+    /// when `abort` is cancelled.
+    pub async fn shutdown(mut self, deadline: Duration, abort: &CancellationToken) -> Drained {
         for component in self.services.registry.all() {
             component.health.set(Status::Stopping);
         }
@@ -259,11 +260,16 @@ impl Running {
             while self.receivers.join_next().await.is_some() {}
             while self.consumers.join_next().await.is_some() {}
         };
-        if tokio::time::timeout(deadline, drain).await.is_ok() {
+        let drained = tokio::select! {
+            () = drain => true,
+            () = tokio::time::sleep(deadline) => false,
+            () = abort.cancelled() => false,
+        };
+        if drained {
             return Drained { aborted: 0 };
         }
         let aborted = self.receivers.len() + self.consumers.len();
-        tracing::error!(aborted, deadline = ?deadline, "shutdown deadline passed; what was still in the pipelines is dropped");
+        tracing::error!(aborted, deadline = ?deadline, "not drained in time: what was still in the pipelines is dropped");
         self.receivers.shutdown().await;
         self.consumers.shutdown().await;
         Drained { aborted }
@@ -325,3 +331,7 @@ async fn run_stages(mut input: Input, mut stages: Vec<Stage>, output: Output) {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "run_tests.rs"]
+mod tests;

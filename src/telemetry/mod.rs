@@ -1,1 +1,11 @@
-//! What the daemon says about itself: logs, traces and metrics.
+//! What the daemon says about itself: logs, and traces and metrics over OTLP.
+//!
+//! [`families`] is the one list of the daemon's own metrics; `/metrics` and OTLP both read it.
+
+mod families;
+mod logs;
+mod otlp;
+
+pub use families::{Family, MetricType, Sample, families};
+pub use logs::{LogFormat, LogSettings, start};
+pub use otlp::{OtlpSettings, OwnTelemetry};

@@ -1,0 +1,65 @@
+//! What the calendar expects: an exponentially weighted mean per phase of a period.
+
+use serde::{Deserialize, Serialize};
+
+/// Mean value per phase of a day or a week; a phase is smoothed with its neighbours (1-2-1).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Profile {
+    /// Seconds.
+    period: f64,
+    /// Slowest rate at which a phase forgets.
+    rate: f32,
+    /// The first value; means are kept relative to it so that `f32` holds them.
+    base: f64,
+    means: Vec<f32>,
+    /// Values learnt per phase, saturating: only its inverse as compared with `rate` matters.
+    counts: Vec<u8>,
+}
+
+impl Profile {
+    /// A profile of `phases` equal parts of `period` seconds.
+    pub(crate) fn new(period: f64, phases: usize, rate: f32) -> Self {
+        Self { period, rate, base: 0.0, means: vec![0.0; phases], counts: vec![0; phases] }
+    }
+
+    /// The value usual at `time` (Unix seconds); `None` while neither this phase nor a neighbour was seen.
+    pub(crate) fn expect(&self, time: f64) -> Option<f64> {
+        let phases = self.means.len();
+        let here = self.phase(time);
+        let before = if here == 0 { phases.saturating_sub(1) } else { here - 1 };
+        let after = if here + 1 >= phases { 0 } else { here + 1 };
+        let (mut sum, mut weights) = (0.0, 0.0);
+        for (phase, weight) in [(before, 1.0), (here, 2.0), (after, 1.0)] {
+            if let (Some(mean), Some(1..)) = (self.means.get(phase), self.counts.get(phase)) {
+                sum += weight * f64::from(*mean);
+                weights += weight;
+            }
+        }
+        (weights > 0.0).then(|| self.base + sum / weights)
+    }
+
+    /// Learns the value of `time`.
+    pub(crate) fn learn(&mut self, time: f64, value: f64) {
+        let here = self.phase(time);
+        if self.counts.iter().all(|count| *count == 0) {
+            self.base = value;
+        }
+        if let (Some(mean), Some(count)) = (self.means.get_mut(here), self.counts.get_mut(here)) {
+            *count = count.saturating_add(1);
+            let rate = (1.0 / f32::from(*count)).max(self.rate);
+            *mean += rate * (narrow(value - self.base) - *mean);
+        }
+    }
+
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the phase is in 0..phases")]
+    fn phase(&self, time: f64) -> usize {
+        let phases = self.means.len();
+        let phase = (time.rem_euclid(self.period) / self.period * phases as f64) as usize;
+        if phase >= phases { 0 } else { phase }
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "rounds; series are limited to magnitudes that f32 holds")]
+fn narrow(value: f64) -> f32 {
+    value as f32
+}

@@ -1,0 +1,148 @@
+//! What is asked of a series, and what it answers.
+
+use serde::{Deserialize, Serialize};
+
+/// What kind of quantity a series is: decides what a gap means, on which scale deviations count, and
+/// how bounds are cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Quantity {
+    /// Events in a bucket (calls, log lines). Never negative; no event is 0. Few events are noise.
+    Count,
+    /// Events or units per second, measured elsewhere. Never negative; a missing value is a gap.
+    Rate,
+    /// A share from 0 to 1 of `samples` trials (errors of calls). A share of few trials is noise.
+    Ratio,
+    /// A positive time or size, whose noise grows with its value; `samples` values stand behind it.
+    Duration,
+    /// Anything else: temperatures, queue lengths, memory; may be negative.
+    Level,
+}
+
+impl Quantity {
+    /// The value of a bucket in which nothing was seen while the source was being watched; `None`
+    /// where that is a gap.
+    #[must_use]
+    pub fn absent(self) -> Option<f64> {
+        match self {
+            Self::Count => Some(0.0),
+            Self::Rate | Self::Ratio | Self::Duration | Self::Level => None,
+        }
+    }
+
+    /// The smallest and largest possible value.
+    #[must_use]
+    pub fn limits(self) -> (f64, f64) {
+        match self {
+            Self::Count | Self::Rate | Self::Duration => (0.0, f64::INFINITY),
+            Self::Ratio => (0.0, 1.0),
+            Self::Level => (f64::NEG_INFINITY, f64::INFINITY),
+        }
+    }
+}
+
+/// Thresholds and minimums of detection; one set serves every series.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Parameters {
+    /// A finding needs a page score of at least this, in units of -log10(probability).
+    pub page_threshold: f64,
+    /// A finding needs a value at least this share of the expected value away from it.
+    pub min_relative_deviation: f64,
+    /// A finding needs a value at least this far from the expected value, in the series' own unit.
+    pub min_absolute_deviation: f64,
+    /// As `min_absolute_deviation` for [`Quantity::Ratio`], where 0.02 is two percentage points.
+    pub min_ratio_deviation: f64,
+    /// A further page within this many points after one must exceed it.
+    pub page_refractory: u32,
+    /// A further alert within this many points after one must exceed it.
+    pub alert_refractory: u32,
+    /// Points seen before a series may have findings.
+    pub warmup: u32,
+}
+
+impl Default for Parameters {
+    fn default() -> Self {
+        Self {
+            page_threshold: 3.2,
+            min_relative_deviation: 0.3,
+            min_absolute_deviation: 0.0,
+            min_ratio_deviation: 0.02,
+            page_refractory: 20,
+            alert_refractory: 120,
+            warmup: 240,
+        }
+    }
+}
+
+/// How unusual one observation is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Verdict {
+    /// Severity of this point, -log10 units, 0 when usual.
+    pub point: f64,
+    /// As `point` for slower and seasonal components; 0 unless it exceeds what was emitted shortly before.
+    pub alert: f64,
+    /// Both agree and the effect is large; 0 unless it exceeds what was emitted shortly before.
+    pub page: f64,
+    /// What the series was expected to show; `None` until something is known.
+    pub expected: Option<f64>,
+    /// A value below this may be a finding.
+    pub lower: Option<f64>,
+    /// A value above this may be a finding.
+    pub upper: Option<f64>,
+    /// Set when this observation is worth a person's time.
+    pub finding: Option<Finding>,
+}
+
+/// An observation worth a person's time, and why.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Finding {
+    /// 0 to 100; bands as users know them: below 25 warning, 50 minor, 75 major, then critical.
+    pub score: f64,
+    /// The chance that a healthy series shows something as unusual, per observation.
+    pub probability: f64,
+    /// Above or below what was expected, or neither but of an unknown shape.
+    pub direction: Direction,
+    /// The components that carry the finding, the strongest first.
+    pub reasons: Vec<Reason>,
+}
+
+/// Which way a finding deviates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    /// Above what was expected.
+    Spike,
+    /// Below what was expected.
+    Dip,
+    /// Values in the usual range in an unusual order.
+    Shape,
+}
+
+/// One component's part in a finding.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Reason {
+    /// The component's name, such as `time_of_day`.
+    pub component: &'static str,
+    /// Its own surprise, -log10(probability) against its past.
+    pub surprise: f64,
+    /// Its share of all surprise, 0 to 1; the shares of a finding add up to 1.
+    pub share: f64,
+    /// What this component expected.
+    pub expected: f64,
+}
+
+/// Whether a series can have findings yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Still learning.
+    Warming {
+        /// Points seen.
+        seen: u32,
+        /// Points needed.
+        needed: u32,
+    },
+    /// Judging.
+    Ready,
+}

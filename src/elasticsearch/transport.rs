@@ -1,0 +1,209 @@
+//! One node: one try of one request.
+
+use std::error::Error as _;
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use elasticsearch::cert::{Certificate, CertificateValidation};
+use elasticsearch::http::transport::{BuildError, SingleNodeConnectionPool, Transport, TransportBuilder};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use url::{Host, Url};
+
+use super::config::{Compression, parse_endpoint};
+use super::{ClientError, ConnectionConfig, Content, Method, Place, Refusal, Reply, Request};
+
+/// No answer larger than this is used: 256 MiB. The crate below reads answers whole, so pages must be asked for in
+/// sizes that stay far below.
+const LARGEST_ANSWER: u64 = 256 << 20;
+
+/// One node of the cluster. The crate's own lists of nodes neither notice dead ones nor fail over, so each node has a
+/// transport of its own.
+pub(super) struct Node {
+    url: Url,
+    transport: Transport,
+    /// Whether connections are made by us, and not by a proxy for us.
+    direct: bool,
+}
+
+/// The nodes of `config`.
+pub(super) fn nodes(config: &ConnectionConfig) -> Result<Vec<Node>, ClientError> {
+    let authorities = match &config.ca_file {
+        Some(file) => Some(Authorities { pem: std::fs::read(file).map_err(|e| unusable(file, &e))?, file }),
+        None => None,
+    };
+    config.endpoints.iter().map(|endpoint| Node::new(endpoint, config, authorities.as_ref())).collect()
+}
+
+/// The content of `ca_file`. Read once, parsed for each node, because what it is parsed to cannot be cloned.
+struct Authorities<'a> {
+    pem: Vec<u8>,
+    file: &'a Path,
+}
+
+impl Authorities<'_> {
+    fn parse(&self) -> Result<Certificate, ClientError> {
+        Certificate::from_pem(&self.pem).map_err(|e| unusable(self.file, &e))
+    }
+}
+
+fn unusable(file: &Path, error: &dyn std::fmt::Display) -> ClientError {
+    ClientError::Config(format!(
+        "`ca_file` {} cannot be used: {error}; expected a file with certificates in PEM form (`-----BEGIN CERTIFICATE-----`)",
+        file.display()
+    ))
+}
+
+impl Node {
+    fn new(endpoint: &str, config: &ConnectionConfig, authorities: Option<&Authorities<'_>>) -> Result<Self, ClientError> {
+        let (url, _) = parse_endpoint(endpoint).map_err(ClientError::Config)?;
+        let mut builder = TransportBuilder::new(SingleNodeConnectionPool::new(url.clone()))
+            .enable_meta_header(false)
+            .request_body_compression(config.compression == Compression::Gzip);
+        if let Some(authorities) = authorities {
+            builder = builder.cert_validation(CertificateValidation::Full(authorities.parse()?));
+        }
+        let loopback = is_loopback(&url);
+        if loopback {
+            builder = builder.disable_proxy();
+        }
+        let transport = builder.build().map_err(|error| {
+            let reason = match &error {
+                BuildError::Cert(inner) => inner.source().map_or_else(|| inner.to_string(), ToString::to_string),
+                other => other.to_string(),
+            };
+            match authorities {
+                Some(authorities) => unusable(authorities.file, &reason),
+                None => ClientError::Config(format!("cannot prepare connections to {url}: {reason}")),
+            }
+        })?;
+        Ok(Self { url, transport, direct: loopback || !proxy_is_set() })
+    }
+
+    /// What is asked of this node.
+    pub(super) fn place(&self, request: &Request) -> Box<Place> {
+        let node = self.url.as_str().trim_end_matches('/').to_owned();
+        Box::new(Place { node, method: method_name(request.method), path: request.path.clone() })
+    }
+
+    /// Sees whether the node takes connections at all. The crate has no limit of its own for connecting, so a machine
+    /// that swallows packets would else use up a whole request's time.
+    pub(super) async fn probe(&self, request: &Request, limit: Duration) -> Result<(), ClientError> {
+        let (true, Some(host), Some(port)) = (self.direct, self.url.host(), self.url.port_or_known_default()) else {
+            return Ok(());
+        };
+        let connect = async {
+            match host {
+                Host::Domain(name) => tokio::net::TcpStream::connect((name, port)).await,
+                Host::Ipv4(ip) => tokio::net::TcpStream::connect((ip, port)).await,
+                Host::Ipv6(ip) => tokio::net::TcpStream::connect((ip, port)).await,
+            }
+        };
+        let reason = match tokio::time::timeout(limit, connect).await {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(error)) => format!("cannot connect: {error}"),
+            Err(_) => format!("cannot connect within {}", humantime::format_duration(limit)),
+        };
+        Err(ClientError::Connection { place: self.place(request), reason, unsent: true })
+    }
+
+    /// Sends the request once.
+    pub(super) async fn send(&self, request: &Request, headers: &HeaderMap, limit: Duration) -> Result<Reply, ClientError> {
+        let mut headers = headers.clone();
+        if request.content == Content::NdJson {
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+        }
+        let query = (!request.query.is_empty()).then_some(&request.query);
+        // `./` keeps a colon in the first segment (`remote:logs-*`) from being taken for a URL's scheme.
+        let path = format!("./{}", request.path.trim_start_matches('/'));
+        let sent = self.transport.send(request.method, &path, headers, query, request.body.clone(), Some(limit));
+        let response = sent.await.map_err(|e| self.failure(request, &e, limit))?;
+        let status = response.status_code().as_u16();
+        let retry_after = response.headers().get(header::RETRY_AFTER).and_then(seconds);
+        if let Some(size) = response.content_length().filter(|size| *size > LARGEST_ANSWER) {
+            return Err(ClientError::TooLarge { place: self.place(request), size, limit: LARGEST_ANSWER });
+        }
+        let body: Bytes = response.bytes().await.map_err(|e| self.failure(request, &e, limit))?;
+        let size = body.len() as u64;
+        if size > LARGEST_ANSWER {
+            return Err(ClientError::TooLarge { place: self.place(request), size, limit: LARGEST_ANSWER });
+        }
+        if (200..300).contains(&status) {
+            return Ok(Reply { status, body, place: self.place(request) });
+        }
+        let refusal = Box::new(Refusal::read(status, retry_after, &body));
+        Err(ClientError::Refused { place: self.place(request), refusal })
+    }
+
+    fn failure(&self, request: &Request, error: &elasticsearch::Error, limit: Duration) -> ClientError {
+        let place = self.place(request);
+        if error.is_timeout() {
+            return ClientError::Timeout { place, after: limit };
+        }
+        // The outer layers say "error sending request for url (...)"; what happened stands in the inner ones.
+        let mut reasons: Vec<String> = Vec::new();
+        let mut layer = error.source().and_then(std::error::Error::source);
+        while let Some(inner) = layer {
+            let text = inner.to_string();
+            if !reasons.iter().any(|r| r.contains(&text)) {
+                reasons.push(text);
+            }
+            layer = inner.source();
+        }
+        let unsent = reasons.iter().any(|r| r.contains("(Connect)"));
+        reasons.retain(|r| !r.starts_with("client error"));
+        if reasons.is_empty() {
+            reasons.push(error.to_string());
+        }
+        ClientError::Connection { place, reason: reasons.join(": "), unsent }
+    }
+}
+
+/// The headers of every request.
+pub(super) fn headers(config: &ConnectionConfig, opaque_id: &str) -> Result<HeaderMap, ClientError> {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::USER_AGENT, HeaderValue::from_static(concat!("anomalyd/", env!("CARGO_PKG_VERSION"))));
+    // Operators find us by it in the cluster's slow logs and task lists.
+    let id: String = opaque_id.chars().map(|c| if c.is_ascii_graphic() { c } else { '_' }).collect();
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        headers.insert(HeaderName::from_static("x-opaque-id"), value);
+    }
+    for name in config.headers.keys() {
+        let (name, value) = config.header(name).map_err(ClientError::Config)?;
+        headers.insert(name, value);
+    }
+    if let Some(value) = config.authorization().map_err(ClientError::Config)? {
+        headers.insert(header::AUTHORIZATION, value);
+    }
+    Ok(headers)
+}
+
+/// `Retry-After` in seconds; the form with a date is not used by Elasticsearch or its proxies.
+fn seconds(value: &HeaderValue) -> Option<Duration> {
+    value.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name.eq_ignore_ascii_case("localhost"),
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        None => false,
+    }
+}
+
+fn proxy_is_set() -> bool {
+    ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"]
+        .iter()
+        .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
+}
+
+const fn method_name(method: Method) -> &'static str {
+    match method {
+        Method::Get => "GET",
+        Method::Put => "PUT",
+        Method::Post => "POST",
+        Method::Delete => "DELETE",
+        Method::Head => "HEAD",
+    }
+}

@@ -1,0 +1,138 @@
+//! Writes anomalies to stdout: readable for people, or as NDJSON for programs. See `README.md` in this folder.
+
+mod config;
+mod render;
+
+use std::io::{ErrorKind, Write};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use schemars::JsonSchema as _;
+
+pub use config::{Config, Format};
+pub use render::{headline, render};
+
+use crate::model::{Anomaly, Environment, Payload, PayloadKind, UnixNanos};
+use crate::pipeline::{BuildError, ComponentError, Context, Exporter, Factory, Input, Instance, Make, Status};
+
+/// The `console` exporter.
+pub const FACTORY: Factory = Factory {
+    kind: "console",
+    about: "Writes anomalies to stdout, readable or as one JSON object per line.",
+    acknowledgement: "An anomaly counts as sent when it has been written to stdout; nothing is kept for a stdout that is closed.",
+    schema: Config::json_schema,
+    implicit: true,
+    gives: |kind| (kind == PayloadKind::Anomalies).then_some(kind),
+    check: |_| Vec::new(),
+    make: Make::Exporter(make),
+};
+
+fn make(instance: Instance) -> Result<Box<dyn Exporter>, BuildError> {
+    let config: Config = serde_json::from_value(instance.config).map_err(BuildError::new)?;
+    Ok(Box::new(Console { format: config.format, context: instance.context, out: Box::new(std::io::stdout()), last: None }))
+}
+
+struct Console {
+    format: Format,
+    context: Context,
+    out: Box<dyn Write + Send>,
+    /// Environment and bucket of what was written last.
+    last: Option<(Environment, UnixNanos)>,
+}
+
+#[async_trait]
+impl Exporter for Console {
+    async fn run(mut self: Box<Self>, mut input: Input) -> Result<(), ComponentError> {
+        let mut closed = false;
+        while let Some(delivery) = input.recv().await {
+            let Payload::Anomalies(anomalies) = delivery.payload else {
+                delivery.flight.dropped_rest("unsupported_payload");
+                continue;
+            };
+            if closed {
+                delivery.flight.dropped_rest("stdout_closed");
+                continue;
+            }
+            // A terminal that is held (Ctrl-S) or a slow reader of a pipe must not hold a thread of the runtime.
+            let context = self.context.clone();
+            let written = tokio::task::spawn_blocking(move || {
+                let result = self.write(&anomalies);
+                (self, result)
+            })
+            .await;
+            let result = match written {
+                Ok((console, result)) => {
+                    self = console;
+                    result
+                }
+                Err(error) => {
+                    delivery.flight.dropped_rest("write_failed");
+                    return Err(ComponentError(format!("the writer of stdout ended: {error}")));
+                }
+            };
+            match result {
+                Ok(()) => {
+                    context.health.set(Status::Ok);
+                    delivery.flight.sent();
+                }
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+                    closed = true;
+                    let message = "stdout was closed by its reader; further anomalies are not printed, everything else goes on";
+                    tracing::warn!(environment = %context.environment, component = %context.id, message);
+                    context.health.set(Status::PermanentError(message.to_owned()));
+                    delivery.flight.dropped_rest("stdout_closed");
+                }
+                Err(error) => {
+                    let message = format!("cannot write to stdout: {error}");
+                    tracing::warn!(environment = %context.environment, component = %context.id, message);
+                    context.health.set(Status::RecoverableError(message));
+                    delivery.flight.dropped_rest("write_failed");
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Console {
+    /// Writes a batch in one go, so that the lines of several environments do not mix.
+    fn write(&mut self, anomalies: &Arc<Vec<Anomaly>>) -> std::io::Result<()> {
+        let mut sorted: Vec<&Anomaly> = anomalies.iter().collect();
+        let mut text = Vec::with_capacity(512 * sorted.len());
+        match self.format {
+            Format::Json => {
+                for anomaly in sorted {
+                    serde_json::to_writer(&mut text, anomaly)?;
+                    text.push(b'\n');
+                }
+            }
+            Format::Text => {
+                sorted.sort_by(|a, b| a.window.start.cmp(&b.window.start).then(b.score.total_cmp(&a.score)));
+                for anomaly in sorted {
+                    // What happened in one bucket stands together; an empty line before the next one.
+                    let block = (anomaly.environment.clone(), anomaly.window.start);
+                    if self.last.as_ref().is_some_and(|last| *last != block) {
+                        text.push(b'\n');
+                    }
+                    text.extend_from_slice(render(anomaly).as_bytes());
+                    self.last = Some(block);
+                }
+                text = for_stdout(text);
+            }
+        }
+        self.out.write_all(&text)?;
+        self.out.flush()
+    }
+}
+
+/// Takes the colours out where stdout is not a terminal, or `NO_COLOR` says so.
+fn for_stdout(text: Vec<u8>) -> Vec<u8> {
+    if anstream::AutoStream::choice(&std::io::stdout()) == anstream::ColorChoice::Never {
+        anstream::adapter::strip_bytes(&text).into_vec()
+    } else {
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests;

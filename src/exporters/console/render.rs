@@ -1,0 +1,209 @@
+//! An anomaly as a person reads it. Pure: an anomaly in, text out.
+
+use std::fmt::Write as _;
+
+use anstyle::{AnsiColor, Style};
+
+use crate::model::{Anomaly, Direction, Entity, Severity, SpanKind};
+use crate::text::quantity;
+
+/// One anomaly: a line that stands for itself, and its reasons below, strongest first, each with its share.
+///
+/// With ANSI styles (severity in its colour, reasons dimmed); whoever writes it strips them where they do not belong.
+///
+/// ```text
+/// 2026-01-15 10:30:00Z  critical  87  production  checkout POST /pay: latency p99 412 ms, 4.3x the expected 95 ms ...
+///       62 %  412 ms is far from the 95 ms usual at this time of day
+/// ```
+#[must_use]
+pub fn render(anomaly: &Anomaly) -> String {
+    let mut out = String::with_capacity(256);
+    let time = anomaly.window.start.rfc3339();
+    let time = time.split('.').next().unwrap_or(&time).replacen('T', " ", 1);
+    let style = style(anomaly.severity);
+    let _ = writeln!(
+        out,
+        "{time}Z  {style}{:<8} {:>3.0}{style:#}  {}  {}",
+        anomaly.severity.as_str(),
+        anomaly.score,
+        anomaly.environment,
+        headline(anomaly),
+    );
+    let dim = Style::new().dimmed();
+    for reason in &anomaly.reasons {
+        let _ = writeln!(out, "  {dim}{:>6.0} %  {}{dim:#}", reason.share * 100.0, reason.text);
+    }
+    out
+}
+
+/// Who does what: `checkout POST /pay: latency p99 412 ms, 4.3x the expected 95 ms (usual: 60 ms to 130 ms; 42 calls)`.
+#[must_use]
+pub fn headline(anomaly: &Anomaly) -> String {
+    format!("{}: {}", subject(anomaly), finding(anomaly))
+}
+
+fn style(severity: Severity) -> Style {
+    match severity {
+        Severity::Critical => Style::new().fg_color(Some(AnsiColor::Red.into())).bold(),
+        Severity::Major => Style::new().fg_color(Some(AnsiColor::Red.into())),
+        Severity::Minor => Style::new().fg_color(Some(AnsiColor::Yellow.into())),
+        Severity::Warning => Style::new().fg_color(Some(AnsiColor::Blue.into())),
+    }
+}
+
+/// Who, and what of it: `checkout POST /pay: latency p99` without the colon. A server's spans and a record's severity
+/// need no further words.
+fn subject(anomaly: &Anomaly) -> String {
+    let mut who = anomaly.entity.clone();
+    if anomaly.metric == "span" && who.kind == Some(SpanKind::Server) {
+        who.kind = None;
+    }
+    if anomaly.metric == "log.records" {
+        who.attributes.retain(|(key, _)| !is_severity(key));
+    }
+    who.key()
+}
+
+fn is_severity(key: &str) -> bool {
+    matches!(key, "severity" | "severity_text" | "log.severity")
+}
+
+/// What was measured: `latency p99`, `error log records`, `jvm.memory.used mean`.
+fn measure(entity: &Entity, metric: &str, function: &str) -> String {
+    match (metric, function) {
+        ("span", "rate") => "calls".to_owned(),
+        ("span", "error_share") => "failed calls".to_owned(),
+        ("span", _) => format!("latency {function}"),
+        ("log.records", _) => {
+            let severity = entity.attributes.iter().find(|(key, _)| is_severity(key));
+            severity.map_or_else(|| "log records".to_owned(), |(_, value)| format!("{value} log records"))
+        }
+        (metric, function) => format!("{metric} {function}"),
+    }
+}
+
+/// What is not normal about it.
+fn finding(anomaly: &Anomaly) -> String {
+    let said = |value: f64| quantity(value, &anomaly.unit);
+    let measure = measure(&anomaly.entity, &anomaly.metric, &anomaly.function);
+    let (observed, expected) = (said(anomaly.observed), said(anomaly.expected));
+    let usual = match (anomaly.lower.is_finite(), anomaly.upper.is_finite()) {
+        (true, true) => format!("usual: {} to {}", said(anomaly.lower), said(anomaly.upper)),
+        (true, false) => format!("usual: at least {}", said(anomaly.lower)),
+        (false, true) => format!("usual: at most {}", said(anomaly.upper)),
+        (false, false) => "no usual range yet".to_owned(),
+    };
+    let samples = match anomaly.metric.as_str() {
+        "span" => format!("{} calls", quantity(anomaly.samples, "")),
+        "log.records" => format!("{} records", quantity(anomaly.samples, "")),
+        _ => format!("{} points", quantity(anomaly.samples, "")),
+    };
+    match anomaly.direction {
+        Direction::Spike | Direction::Dip => {
+            let against = compared(anomaly.observed, anomaly.expected);
+            format!("{measure} {observed}, {against}expected {expected} ({usual}; {samples})")
+        }
+        Direction::Shape => format!("{measure} {observed} in an order not seen before ({usual}; {samples})"),
+        Direction::New => format!("{measure} {observed}, not seen before ({samples})"),
+        Direction::Missing => format!("{measure} missing, expected {expected} ({usual})"),
+    }
+}
+
+/// `4.3x the ` or `10 % of the ` where the two are far apart and the ratio says something; else nothing.
+fn compared(observed: f64, expected: f64) -> String {
+    let ratio = observed / expected;
+    if !ratio.is_finite() || expected <= 0.0 || ratio < 0.0 {
+        return String::new();
+    }
+    match ratio {
+        r if r >= 10.0 => format!("{r:.0}x the "),
+        r if r >= 1.5 => format!("{r:.1}x the "),
+        r if r <= 0.67 => format!("{} of the ", quantity(r, "1")),
+        _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exporters::console::tests::{anomaly, log_burst};
+
+    fn plain(anomaly: &Anomaly) -> String {
+        anstream::adapter::strip_str(&render(anomaly)).to_string()
+    }
+
+    #[test]
+    fn a_slow_operation_reads_as_one_line_and_its_reasons() {
+        insta::assert_snapshot!(plain(&anomaly()));
+    }
+
+    #[test]
+    fn a_log_burst_names_the_severity_once() {
+        insta::assert_snapshot!(plain(&log_burst()));
+    }
+
+    #[test]
+    fn every_direction_and_kind_of_series_has_its_words() {
+        let slow = anomaly();
+        let dip = Anomaly {
+            metric: "span".into(),
+            function: "rate".into(),
+            unit: "1/s".into(),
+            direction: Direction::Dip,
+            severity: Severity::Major,
+            score: 61.4,
+            observed: 0.05,
+            expected: 0.5,
+            lower: 0.3,
+            upper: 0.7,
+            samples: 3.0,
+            reasons: Vec::new(),
+            ..slow.clone()
+        };
+        let errors = Anomaly {
+            function: "error_share".into(),
+            unit: "1".into(),
+            observed: 0.31,
+            expected: 0.0,
+            lower: 0.0,
+            upper: 0.034,
+            ..Anomaly { direction: Direction::Spike, ..dip.clone() }
+        };
+        let client = Anomaly { entity: Entity { kind: Some(SpanKind::Client), ..slow.entity.clone() }, ..dip.clone() };
+        let gauge = Anomaly {
+            entity: Entity {
+                service: "cart".into(),
+                instance: Some("cart-7d9".into()),
+                attributes: vec![("pool".into(), "G1 Old Gen".into())],
+                ..Entity::default()
+            },
+            metric: "jvm.memory.used".into(),
+            function: "mean".into(),
+            unit: "By".into(),
+            observed: 3.1e9,
+            expected: 1.2e9,
+            lower: f64::NEG_INFINITY,
+            upper: 1.6e9,
+            samples: 6.0,
+            severity: Severity::Minor,
+            score: 33.0,
+            direction: Direction::Spike,
+            ..dip.clone()
+        };
+        let shape = Anomaly { direction: Direction::Shape, lower: f64::NEG_INFINITY, upper: f64::INFINITY, ..gauge.clone() };
+        let new = Anomaly { direction: Direction::New, severity: Severity::Warning, score: 4.0, ..dip.clone() };
+        let missing = Anomaly { direction: Direction::Missing, ..dip.clone() };
+        let all: String = [dip, errors, client, gauge, shape, new, missing].iter().map(plain).collect();
+        insta::assert_snapshot!(all);
+    }
+
+    #[test]
+    fn only_the_severity_has_a_colour_and_each_band_its_own() {
+        let bands = [(90.0, "\u{1b}[1m\u{1b}[31m"), (60.0, "\u{1b}[31m"), (30.0, "\u{1b}[33m"), (10.0, "\u{1b}[34m")];
+        for (score, colour) in bands {
+            let text = render(&Anomaly { score, severity: Severity::of(score), reasons: Vec::new(), ..anomaly() });
+            assert!(text.contains(&format!("  {colour}{}", Severity::of(score).as_str())), "{text:?}");
+            assert_eq!(text.matches("\u{1b}[0m").count(), 1, "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! The state of every component, and of the whole.
+
+use serde::Serialize;
+
+use crate::pipeline::{Class, Registry, Status};
+
+/// The answer of `/health`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Report {
+    /// `ok`, `degraded` (something tries again), `starting`, `stopping` or `error`.
+    status: &'static str,
+    version: &'static str,
+    components: Vec<Component>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct Component {
+    environment: String,
+    class: Class,
+    id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pipeline: Option<String>,
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<String>,
+}
+
+impl Report {
+    /// Whether traffic may be sent here. A component that tries again does not make it 503: a cluster that is
+    /// down for an hour must not make an orchestrator restart the daemon.
+    pub(super) fn serving(&self) -> bool {
+        matches!(self.status, "ok" | "degraded")
+    }
+}
+
+/// The report as of now.
+pub(super) fn report(registry: &Registry) -> Report {
+    let components = registry.all();
+    let states: Vec<Status> = components.iter().map(|c| c.health.get()).collect();
+    let any = |wanted: &[&str]| states.iter().any(|s| wanted.contains(&s.name()));
+    let status = if any(&["permanent_error"]) {
+        "error"
+    } else if any(&["stopping", "stopped"]) {
+        "stopping"
+    } else if states.is_empty() || any(&["starting"]) {
+        "starting"
+    } else if any(&["recoverable_error"]) {
+        "degraded"
+    } else {
+        "ok"
+    };
+    let describe = |(component, state): (&crate::pipeline::ComponentInfo, &Status)| Component {
+        environment: component.environment.to_string(),
+        class: component.class,
+        id: component.id.to_string(),
+        pipeline: component.pipeline.clone(),
+        status: state.name(),
+        message: state.message().map(str::to_owned),
+    };
+    Report { status, version: env!("CARGO_PKG_VERSION"), components: components.iter().zip(&states).map(describe).collect() }
+}

@@ -1,0 +1,101 @@
+//! The daemon's own metrics, read from the component registry when somebody asks.
+
+use crate::pipeline::{ComponentInfo, Registry};
+
+/// Whether a metric only grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricType {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+}
+
+/// One metric with all its labelled values.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Family {
+    /// Name without the `_total` that Prometheus adds to counters: `anomalyd_component_received`.
+    pub name: &'static str,
+    /// One sentence.
+    pub help: &'static str,
+    /// Counter or gauge.
+    pub kind: MetricType,
+    /// Its values.
+    pub samples: Vec<Sample>,
+}
+
+/// One value of a metric.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sample {
+    /// Label names and values.
+    pub labels: Vec<(&'static str, String)>,
+    /// The value.
+    pub value: u64,
+}
+
+/// All metrics as of now.
+#[must_use]
+pub fn families(registry: &Registry) -> Vec<Family> {
+    let counter = |name, help| Family { name, help, kind: MetricType::Counter, samples: Vec::new() };
+    let gauge = |name, help| Family { name, help, kind: MetricType::Gauge, samples: Vec::new() };
+    let mut received = counter("anomalyd_component_received", "records that a component took in");
+    let mut sent = counter("anomalyd_component_sent", "records that a component handed on");
+    let mut refused =
+        counter("anomalyd_component_refused", "records that were offered and not taken in; the sender still has them");
+    let mut dropped = counter("anomalyd_component_dropped", "records that a component gave up, by reason");
+    let mut in_flight = gauge("anomalyd_component_in_flight", "records taken in and neither handed on nor given up yet");
+    let mut events = counter("anomalyd_component_events", "other things that a component counts");
+    let mut status = gauge("anomalyd_component_status", "1 for the state that a component is in");
+    for component in registry.all() {
+        for (kind, counts) in component.counters.snapshot() {
+            let labels = |more: Option<(&'static str, String)>| {
+                let mut labels = base_labels(&component);
+                labels.push(("payload", kind.to_string()));
+                labels.extend(more);
+                labels
+            };
+            received.samples.push(Sample { labels: labels(None), value: counts.received });
+            sent.samples.push(Sample { labels: labels(None), value: counts.sent });
+            refused.samples.push(Sample { labels: labels(None), value: counts.refused });
+            in_flight.samples.push(Sample { labels: labels(None), value: counts.in_flight });
+            for (reason, value) in &counts.dropped {
+                dropped.samples.push(Sample { labels: labels(Some(("reason", (*reason).to_owned()))), value: *value });
+            }
+        }
+        for (event, value) in component.counters.events() {
+            let mut labels = base_labels(&component);
+            labels.push(("event", event.to_owned()));
+            events.samples.push(Sample { labels, value });
+        }
+        let mut labels = base_labels(&component);
+        labels.push(("status", component.health.get().name().to_owned()));
+        status.samples.push(Sample { labels, value: 1 });
+    }
+    let mut all = vec![received, sent, refused, dropped, in_flight, events, status];
+    all.extend(resident_memory().map(|bytes| Family {
+        samples: vec![Sample { labels: Vec::new(), value: bytes }],
+        ..gauge("process_resident_memory_bytes", "memory of the process that is in use, bytes")
+    }));
+    all.push(Family {
+        samples: vec![Sample { labels: vec![("version", env!("CARGO_PKG_VERSION").to_owned())], value: 1 }],
+        ..gauge("anomalyd_build_info", "1, labelled with the version")
+    });
+    all
+}
+
+fn base_labels(component: &ComponentInfo) -> Vec<(&'static str, String)> {
+    let mut labels = vec![
+        ("environment", component.environment.to_string()),
+        ("class", component.class.as_str().to_owned()),
+        ("component", component.id.to_string()),
+    ];
+    labels.extend(component.pipeline.clone().map(|pipeline| ("pipeline", pipeline)));
+    labels
+}
+
+/// Resident set size of this process; known on Linux only.
+fn resident_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|l| l.starts_with("VmRSS:"))?;
+    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
+}

@@ -1,0 +1,197 @@
+//! The daemon as a process: the real binary, configuration files of its own, free ports.
+
+use std::io::{BufRead as _, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::metrics::Metrics;
+use super::{eventually, free_port};
+
+/// The configuration files and data of a daemon; outlives its restarts.
+pub(crate) struct Setup {
+    folder: tempfile::TempDir,
+    admin: u16,
+    environments: Vec<String>,
+}
+
+impl Setup {
+    pub(crate) fn new() -> Self {
+        Self { folder: tempfile::tempdir().expect("a folder"), admin: free_port(), environments: Vec::new() }
+    }
+
+    /// Adds an environment: the rest of its pipeline file.
+    pub(crate) fn environment(&mut self, name: &str, rest: &str) -> &mut Self {
+        let path = self.folder.path().join(format!("{name}.yml"));
+        std::fs::write(path, format!("environment: {name}\n{rest}")).expect("the pipeline file");
+        self.environments.push(name.to_owned());
+        self
+    }
+
+    /// A path in the folder of this setup.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Writes the daemon's own file; its path.
+    pub(crate) fn config(&self) -> PathBuf {
+        let files: Vec<String> = self.environments.iter().map(|e| format!("{e}.yml")).collect();
+        let config = format!(
+            "pipelines: [{}]\nstorage: {{ data_dir: \"{}\" }}\nserver: {{ endpoint: \"127.0.0.1:{}\" }}\n",
+            files.join(", "),
+            self.folder.path().join("data").display(),
+            self.admin
+        );
+        let path = self.folder.path().join("daemon.yml");
+        std::fs::write(&path, config).expect("the daemon's file");
+        path
+    }
+
+    /// Starts the daemon and waits until it is healthy.
+    pub(crate) async fn start(&self) -> Daemon {
+        let mut daemon = self.spawn();
+        eventually("the daemon to be healthy", Duration::from_secs(30), async || {
+            if let Some(status) = daemon.ended() {
+                panic!("the daemon ended at its start: {status}\n{}", daemon.said());
+            }
+            match get(self.admin, "/health").await {
+                Ok((200, _)) => Ok(()),
+                other => Err(format!("/health: {other:?}\n{}", daemon.said())),
+            }
+        })
+        .await;
+        daemon
+    }
+
+    /// Starts the daemon.
+    pub(crate) fn spawn(&self) -> Daemon {
+        Daemon::spawn(&self.config(), self.admin)
+    }
+}
+
+/// A running daemon; killed when it is let go.
+pub(crate) struct Daemon {
+    child: Child,
+    admin: u16,
+    output: Arc<Mutex<String>>,
+    errors: Arc<Mutex<String>>,
+}
+
+impl Daemon {
+    fn spawn(config: &Path, admin: u16) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_anomalyd"))
+            .args(["run", "--config"])
+            .arg(config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the daemon's binary starts");
+        let output = follow(child.stdout.take());
+        let errors = follow(child.stderr.take());
+        Self { child, admin, output, errors }
+    }
+
+    /// What it has printed: anomalies, where it has a console exporter.
+    pub(crate) fn printed(&self) -> String {
+        self.output.lock().expect("the output").clone()
+    }
+
+    /// What it has logged, the last 200 lines.
+    pub(crate) fn said(&self) -> String {
+        let all = self.errors.lock().expect("the log").clone();
+        let lines: Vec<&str> = all.lines().collect();
+        lines[lines.len().saturating_sub(200)..].join("\n")
+    }
+
+    /// How it ended, if it has.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("the daemon's state")
+    }
+
+    /// `/health`: the status and the body.
+    pub(crate) async fn health(&self) -> (u16, String) {
+        get(self.admin, "/health").await.unwrap_or_else(|e| panic!("/health: {e}\n{}", self.said()))
+    }
+
+    /// `/metrics`; every scrape must balance.
+    pub(crate) async fn metrics(&self) -> Metrics {
+        let (status, text) = get(self.admin, "/metrics").await.unwrap_or_else(|e| panic!("/metrics: {e}\n{}", self.said()));
+        assert_eq!(status, 200, "/metrics: {text}");
+        let metrics = Metrics::parse(&text);
+        metrics.assert_balanced();
+        metrics
+    }
+
+    /// Scrapes until `done`; the scrape that was.
+    pub(crate) async fn metrics_when(&self, what: &str, limit: Duration, done: impl Fn(&Metrics) -> bool) -> Metrics {
+        eventually(what, limit, async || {
+            let metrics = self.metrics().await;
+            if done(&metrics) { Ok(metrics) } else { Err(format!("{}\n{}", metrics.text(), self.said())) }
+        })
+        .await
+    }
+
+    /// SIGTERM, and how it ended.
+    pub(crate) async fn stop(&mut self) -> ExitStatus {
+        terminate(self.child.id());
+        self.end(Duration::from_secs(60)).await
+    }
+
+    /// Waits until it has ended by itself.
+    pub(crate) async fn end(&mut self, limit: Duration) -> ExitStatus {
+        let begin = Instant::now();
+        loop {
+            if let Some(status) = self.ended() {
+                return status;
+            }
+            assert!(begin.elapsed() < limit, "the daemon runs on after {limit:?}:\n{}", self.said());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            eprintln!("---- the daemon's log\n{}", self.said());
+        }
+    }
+}
+
+/// Sends SIGTERM.
+pub(crate) fn terminate(pid: u32) {
+    let sent = Command::new("kill").args(["-s", "TERM", &pid.to_string()]).status().expect("kill");
+    assert!(sent.success(), "kill: {sent}");
+}
+
+/// Keeps what a stream says, as it says it.
+fn follow(stream: Option<impl Read + Send + 'static>) -> Arc<Mutex<String>> {
+    let kept = Arc::new(Mutex::new(String::new()));
+    if let Some(stream) = stream {
+        let kept = Arc::clone(&kept);
+        std::thread::spawn(move || {
+            for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                let mut kept = kept.lock().expect("the text");
+                kept.push_str(&line);
+                kept.push('\n');
+            }
+        });
+    }
+    kept
+}
+
+async fn get(port: u16, path: &str) -> Result<(u16, String), String> {
+    let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build().map_err(|e| e.to_string())?;
+    let answer = client.get(format!("http://127.0.0.1:{port}{path}")).send().await.map_err(|e| e.to_string())?;
+    let status = answer.status().as_u16();
+    Ok((status, answer.text().await.map_err(|e| e.to_string())?))
+}
