@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use url::Url;
 
-use super::scalars::{Duration, Secret};
+use crate::config::{Duration, Secret};
 use crate::pipeline::Problem;
 
 /// How to reach an Elasticsearch cluster. Components take it in with `#[serde(flatten)]`, so that its keys stand

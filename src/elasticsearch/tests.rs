@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::stub::{Answer, Stub};
 use super::*;
+use crate::config::{Duration, Secret};
 
 /// Fast enough for tests; what is tested is that and not how long is waited.
 fn config(endpoints: &[&str]) -> ConnectionConfig {
