@@ -3,4 +3,4 @@
 use crate::pipeline::Factory;
 
 /// Every type that a pipeline file may name.
-pub const FACTORIES: &[Factory] = &[crate::exporters::console::FACTORY];
+pub const FACTORIES: &[Factory] = &[crate::receivers::elasticsearch::FACTORY, crate::exporters::console::FACTORY];

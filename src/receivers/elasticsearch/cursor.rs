@@ -28,6 +28,12 @@ struct Head {
     segments: Vec<Segment>,
 }
 
+/// What every format has.
+#[derive(Deserialize)]
+struct Version {
+    version: u32,
+}
+
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Segment {
     slot: u32,
@@ -68,6 +74,8 @@ pub(super) struct Cursor {
     open: Vec<u8>,
     /// Keys that are not stored yet.
     pending: Vec<(UnixNanos, u128)>,
+    /// Whether the store lacks something of this.
+    dirty: bool,
 }
 
 impl Cursor {
@@ -86,10 +94,15 @@ impl Cursor {
             segments: Vec::new(),
             open: Vec::new(),
             pending: Vec::new(),
+            dirty: false,
         };
         let Some(bytes) = cursor.storage.get(&cursor.key)? else { return Ok((cursor, None)) };
+        if let Ok(Version { version: found }) = serde_json::from_slice(&bytes)
+            && found > VERSION
+        {
+            return Err(LoadError::Newer { key: cursor.key, found });
+        }
         let damaged = match serde_json::from_slice::<Head>(&bytes) {
-            Ok(head) if head.version > VERSION => return Err(LoadError::Newer { key: cursor.key, found: head.version }),
             Ok(head) => cursor.take(head)?,
             Err(error) => Some(format!(
                 "the cursor `{}` is damaged ({error}): reading begins again at {start}; documents since then may be read twice, \
@@ -149,12 +162,19 @@ impl Cursor {
     pub(super) fn insert(&mut self, time: UnixNanos, key: u128) {
         if self.seen.insert(time, key) {
             self.pending.push((time, key));
+            self.dirty = true;
         }
     }
 
     /// Everything before `high` has been read.
     pub(super) fn advance(&mut self, high: UnixNanos) {
+        self.dirty |= high > self.high;
         self.high = self.high.max(high);
+    }
+
+    /// Whether the store lacks something of this.
+    pub(super) const fn is_dirty(&self) -> bool {
+        self.dirty
     }
 
     /// Forgets what no window will show again. At most `most` documents are remembered; if that makes the overlap
@@ -190,7 +210,7 @@ impl Cursor {
             }
             needed
         });
-        for chunk in self.chunks(&open) {
+        for chunk in self.chunks(open.len() / ENTRY) {
             let full = open.len() >= SEGMENT * ENTRY;
             if full || segments.is_empty() {
                 open.clear();
@@ -222,12 +242,13 @@ impl Cursor {
         written.map_err(|e| StorageError(format!("cannot write the cursor `{}`: {e}", self.key)))??;
         (self.segments, self.open) = (segments, open);
         self.pending.clear();
+        self.dirty = false;
         Ok(())
     }
 
     /// The pending keys, cut where segments end.
-    fn chunks(&self, open: &[u8]) -> impl Iterator<Item = &[(UnixNanos, u128)]> {
-        let room = SEGMENT.saturating_sub(open.len() / ENTRY);
+    fn chunks(&self, in_last: usize) -> impl Iterator<Item = &[(UnixNanos, u128)]> {
+        let room = SEGMENT.saturating_sub(in_last);
         let first = if room == 0 { SEGMENT } else { room };
         let (head, rest) = self.pending.split_at(first.min(self.pending.len()));
         std::iter::once(head).chain(rest.chunks(SEGMENT)).filter(|chunk| !chunk.is_empty())
@@ -325,7 +346,7 @@ mod tests {
         assert_eq!(cursor.high(), UnixNanos::from_secs(1000));
         storage.put(&[(KEY, br#"{"version":2,"high":0,"floor":0,"segments":[]}"#)]).unwrap();
         let newer = Cursor::load(storage, KEY.to_owned(), UnixNanos::from_secs(1000)).err().unwrap();
-        insta::assert_snapshot!([part.unwrap(), whole.unwrap(), newer.to_string()].join("\n"), @"");
+        insta::assert_snapshot!([part.unwrap(), whole.unwrap(), newer.to_string()].join("\n"));
     }
 
     #[tokio::test]
