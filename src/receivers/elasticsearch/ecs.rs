@@ -1,7 +1,7 @@
 //! Transactions, spans and errors of APM Server, and log records in the Elastic Common Schema. Where OpenTelemetry's
 //! semantic conventions have a name for a field, its attribute gets that name; all others keep their own.
 
-use super::columns::{Columns, Writer, id, word};
+use super::columns::{Columns, Writer, id, json, word};
 use super::fields::Fields;
 use super::otel;
 use crate::model::{LogRecord, SeverityBand, Span, SpanKind, StatusCode, UnixNanos};
@@ -112,7 +112,7 @@ pub(super) fn span(fields: &Fields, time: UnixNanos, columns: &mut Columns) -> R
 /// What transactions and spans have in common.
 fn frame(fields: &Fields, time: UnixNanos, duration: &str, columns: &mut Columns) -> Result<Span, String> {
     let duration = match (fields.get(duration), fields.number(&["event.duration"])) {
-        (Some(micros), _) => micros.number().ok_or_else(|| format!("`{duration}` is not a number of microseconds: {micros:?}"))? * 1e3,
+        (Some(micros), _) => micros.number().ok_or_else(|| format!("`{duration}` is not a number of microseconds: {}", json(micros)))? * 1e3,
         (None, Some(nanos)) => nanos,
         (None, None) => return Err(format!("`{duration}` is missing")),
     };

@@ -38,7 +38,7 @@ pub(super) fn span(fields: &Fields, time: UnixNanos, columns: &mut Columns) -> R
 fn duration(fields: &Fields) -> Result<u64, String> {
     const WRAPPED: f64 = 9.2e18;
     let field = fields.get("duration").ok_or("`duration` is missing")?;
-    let nanos = field.number().ok_or_else(|| format!("`duration` is not a number of nanoseconds: {field:?}"))?;
+    let nanos = field.number().ok_or_else(|| format!("`duration` is not a number of nanoseconds: {}", json(field)))?;
     Ok(if nanos < WRAPPED { nanos.max(0.0) as u64 } else { 0 })
 }
 
