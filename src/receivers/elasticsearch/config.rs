@@ -27,9 +27,10 @@ pub struct Config {
     #[serde(default = "query_delay")]
     pub query_delay: Duration,
     /// Up to this much is added to `query_delay`: a fixed share of it that follows from environment and component, so
-    /// that many receivers do not all ask for the same moments at the same time.
-    #[serde(default = "query_delay")]
-    pub query_delay_jitter: Duration,
+    /// that many receivers do not all ask for the same moments at the same time. As much as `query_delay` where it is
+    /// not given.
+    #[serde(default)]
+    pub query_delay_jitter: Option<Duration>,
     /// How much of what was read before is looked through again for documents that came late, by their ids only. A
     /// document is read if it can be searched within `query_delay` and `overlap` of its time.
     #[serde(default = "overlap")]

@@ -87,8 +87,9 @@ impl Receiver for Elasticsearch {
             tracing::error!(environment = %context.environment, component = %context.id, "{damage}");
         }
         tracing::info!(environment = %context.environment, component = %context.id, from = %cursor.high(), "reading indices");
+        let jitter = config.query_delay_jitter.unwrap_or(config.query_delay);
         let settings = Settings {
-            delay: nanos(config.query_delay.get()).saturating_add(share(&name, nanos(config.query_delay_jitter.get()))),
+            delay: nanos(config.query_delay.get()).saturating_add(share(&name, nanos(jitter.get()))),
             overlap: nanos(config.overlap.get()),
             page_size: config.page_size,
             max_documents: config.max_documents_per_poll.max(1),

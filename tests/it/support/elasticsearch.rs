@@ -175,7 +175,7 @@ impl Elasticsearch {
     pub(crate) fn receiver(&self, indices: &[&str]) -> Value {
         json!({
             "endpoints": [self.url], "username": self.user, "password": self.password,
-            "indices": indices, "interval": "1s", "start_at": "24h", "query_delay": "0s",
+            "indices": indices, "interval": "1s", "lookback": "24h", "query_delay": "0s",
         })
     }
 
