@@ -175,7 +175,7 @@ impl Elasticsearch {
     pub(crate) fn receiver(&self, indices: &str) -> String {
         let connection = self.yaml(4);
         format!(
-            "  elasticsearch:\n{connection}    indices: [\"{indices}\"]\n    interval: 1s\n    start_at: 24h\n    query_delay: 0s\n"
+            "  elasticsearch:\n{connection}    indices: [\"{indices}\"]\n    interval: 1s\n    lookback: 24h\n    query_delay: 0s\n"
         )
     }
 
