@@ -309,7 +309,10 @@ async fn an_index_that_comes_later_is_found_and_read_from_the_beginning() {
     reader.start().await;
     reader.polled().await;
     assert_eq!(reader.health.get(), Status::Ok, "no index yet is a state, not an error");
-    write(&server, &format!("{word}-1"), (0..10).map(|n| log("09:30:00.000", n))).await;
+    // An alias makes the index and its documents visible in one moment.
+    write(&server, &word, (0..10).map(|n| log("09:30:00.000", n))).await;
+    let add = json!({ "actions": [{ "add": { "index": word, "alias": format!("{word}-1") } }] });
+    server.call(Method::POST, "_aliases", Some(add)).await;
     reader.take(10).await;
     reader.stop().await;
     reader.assert_once(10);
