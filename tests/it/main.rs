@@ -11,6 +11,7 @@
 )]
 
 mod borders;
+mod elasticsearch_exporter;
 mod servers;
 #[allow(dead_code, reason = "the tests that use the rest come with the parts they test")]
 mod support;
