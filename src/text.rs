@@ -11,6 +11,15 @@ pub(crate) fn closest<'a>(typed: &str, candidates: impl IntoIterator<Item = &'a 
         .map(|(_, c)| c)
 }
 
+/// At most the first `bytes` bytes of `text`, cut between characters.
+pub(crate) fn clip(text: &str, bytes: usize) -> &str {
+    if text.len() <= bytes {
+        return text;
+    }
+    let end = (0..=bytes).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0);
+    text.get(..end).unwrap_or("")
+}
+
 /// `value` of the UCUM unit `unit` as a person would say it: `412 ms`, `0.83 %`, `12.5/s`, `3.2 MiB`.
 ///
 /// Three significant digits. Times, shares, rates and bytes are scaled; an annotation (`{request}`) says what is
@@ -127,8 +136,15 @@ fn bytes(value: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{closest, quantity};
+    use super::{clip, closest, quantity};
     use proptest::prelude::*;
+
+    #[test]
+    fn a_clipped_text_ends_between_characters() {
+        assert_eq!(clip("naïve", 3), "na");
+        assert_eq!(clip("naïve", 4), "naï");
+        assert_eq!(clip("naïve", 99), "naïve");
+    }
 
     #[test]
     fn a_slip_is_recognised_and_a_stranger_is_not() {

@@ -11,6 +11,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::format;
+
 /// What is printed in place of a secret.
 pub(crate) const REDACTED: &str = "[redacted]";
 
@@ -264,27 +266,6 @@ impl fmt::Display for Secret {
 impl Serialize for Secret {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(REDACTED)
-    }
-}
-
-/// The `format` of the JSON Schema of each scalar, and its parser.
-pub(super) mod format {
-    pub(in crate::config) const DURATION: &str = "human-duration";
-    pub(in crate::config) const BYTE_SIZE: &str = "byte-size";
-    pub(in crate::config) const ENDPOINT: &str = "host-port";
-
-    /// What is wrong with `text` as `format`; nothing where the format is unknown.
-    pub(in crate::config) fn check(format: &str, text: &str) -> Result<(), String> {
-        match format {
-            DURATION => text.parse::<super::Duration>().map(|_| ()),
-            BYTE_SIZE => text.parse::<super::ByteSize>().map(|_| ()),
-            ENDPOINT => text.parse::<super::Endpoint>().map(|_| ()),
-            "uri" => match url::Url::parse(text) {
-                Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(()),
-                _ => Err("not a URL: expected one such as `https://host:9200`".to_owned()),
-            },
-            _ => Ok(()),
-        }
     }
 }
 
