@@ -16,6 +16,7 @@ mod borders;
 mod collector_relay;
 mod command_line;
 mod demo;
+mod elasticsearch_exporter;
 mod elasticsearch_receiver;
 mod environments;
 mod restart;
