@@ -56,7 +56,7 @@ pub(super) fn decode<C: Records>(bytes: &[u8], limits: Limits) -> Result<Decoded
 fn hint(bytes: &[u8]) -> &'static str {
     match bytes.iter().find(|b| !b.is_ascii_whitespace()) {
         Some(b'<') => " (it looks like HTML or XML)",
-        Some(0x0a) | Some(0x1f) => " (it looks like protobuf or compressed data)",
+        Some(0x0a | 0x1f) => " (it looks like protobuf or compressed data)",
         _ => "",
     }
 }
