@@ -1,7 +1,16 @@
 //! All component types. The only file that knows every component; each is one line here.
 
 use crate::pipeline::Factory;
+use crate::{connectors, exporters, processors, receivers};
 
 /// Every type that a pipeline file may name.
-pub const FACTORIES: &[Factory] =
-    &[crate::exporters::console::FACTORY, crate::exporters::elasticsearch::FACTORY, crate::exporters::file::FACTORY];
+#[rustfmt::skip]
+pub const FACTORIES: &[Factory] = &[
+    receivers::otlp::FACTORY,
+    processors::red_metrics::FACTORY,
+    processors::log_patterns::FACTORY,
+    connectors::detector::FACTORY,
+    exporters::elasticsearch::FACTORY,
+    exporters::console::FACTORY,
+    exporters::file::FACTORY,
+];

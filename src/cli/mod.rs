@@ -1,5 +1,6 @@
 //! The command line, one file per command.
 
+mod demo;
 mod docs;
 mod run;
 mod schema;
@@ -22,6 +23,7 @@ struct Arguments {
 
 const EXAMPLES: &str = "\
 Examples:
+  anomalyd demo                                      see it at work, with nothing else installed
   anomalyd validate --config config/production.yml   tell everything that is wrong with it
   anomalyd run --config config/production.yml        run it
   anomalyd schema pipeline > pipeline.schema.json    let the editor complete pipeline files
@@ -36,6 +38,7 @@ enum Command {
     Validate(validate::ValidateArgs),
     /// Prints the JSON Schema of a kind of configuration file, for editors.
     Schema(schema::SchemaArgs),
+    Demo(demo::Demo),
     /// Prints docs/configuration.md.
     #[command(hide = true)]
     Docs,
@@ -48,6 +51,7 @@ pub fn main() -> ExitCode {
         Command::Run(arguments) => run::run(&arguments),
         Command::Validate(arguments) => validate::run(&arguments),
         Command::Schema(arguments) => schema::run(&arguments),
+        Command::Demo(arguments) => demo::run(&arguments),
         Command::Docs => docs::run(),
     }
 }

@@ -1,1 +1,3 @@
 //! What takes telemetry in.
+
+pub mod otlp;

@@ -1,7 +1,7 @@
 //! Tests of the whole: the borders inside the project, and the daemon beside real servers.
 //!
 //! One binary, so that it is linked once and starts every server once. `support` starts the servers; where one
-//! cannot be had, the tests that need it say so and are skipped (`tests/README.md`).
+//! cannot be had, the tests that need it say so and are skipped (`docs/testing.md`).
 #![expect(
     clippy::expect_used,
     clippy::indexing_slicing,

@@ -2,7 +2,10 @@
 
 pub(crate) mod collector;
 pub(crate) mod daemon;
+pub(crate) mod documents;
 pub(crate) mod elasticsearch;
+pub(crate) mod engine;
+pub(crate) mod history;
 pub(crate) mod metrics;
 pub(crate) mod otlp;
 

@@ -1,0 +1,266 @@
+//! What gRPC and HTTP have in common: a body becomes telemetry, goes to its environments, and is accounted for.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderMap;
+use tokio::time::Instant;
+
+use super::answer::{Accepted, Format, Refusal};
+use super::body::{Admission, Raw};
+use super::build::{DecodeError, Decoded, Limits, NO_RECORDED_VALUE};
+use super::divide::{Divide, Division, Share, divide};
+use super::route::{Claim, Tenant, Tenants};
+use super::{json, protobuf};
+use crate::config::ByteSize;
+use crate::model::{LogRecords, Payload, PayloadKind, Points, Signal, Spans, Telemetry};
+use crate::pipeline::{Clock, Flight, Refused};
+
+/// How many times its body's limit a request may need when decoded.
+const DECODED_RATIO: usize = 8;
+
+/// What all requests of one listener share.
+pub(super) struct Shared {
+    pub(super) tenants: Tenants,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) admission: Admission,
+    pub(super) max_body: ByteSize,
+    pub(super) max_future: Duration,
+    pub(super) max_attribute_value_size: ByteSize,
+    pub(super) wait: Duration,
+}
+
+/// Reads a request into columns.
+pub(super) fn decode<C: protobuf::Records + json::Records>(
+    bytes: &[u8],
+    format: Format,
+    limits: Limits,
+) -> Result<Decoded<C>, DecodeError> {
+    match format {
+        Format::Protobuf => protobuf::decode(bytes, limits),
+        Format::Json => json::decode(bytes, limits),
+    }
+}
+
+/// A flight that is given back, not dropped, when its request is cancelled: the client still has the records.
+struct Undecided(Option<Flight>);
+
+impl Undecided {
+    fn decide(mut self, end: impl FnOnce(Flight)) {
+        if let Some(flight) = self.0.take() {
+            end(flight);
+        }
+    }
+}
+
+impl Drop for Undecided {
+    fn drop(&mut self) {
+        self.0.take().into_iter().for_each(Flight::refused);
+    }
+}
+
+impl Shared {
+    /// Refuses early what nobody here takes.
+    pub(super) fn check_served(&self, signal: Signal) -> Result<(), Refusal> {
+        if self.tenants.serve(signal) {
+            return Ok(());
+        }
+        let signal = signal.as_str();
+        Err(Refusal::not_served(format!("no {signal} pipeline reads from this receiver: add `otlp` to a {signal} pipeline, or do not send {signal}")))
+    }
+
+    /// Takes a request in, or refuses it whole.
+    pub(super) async fn accept(
+        self: &Arc<Self>,
+        signal: Signal,
+        format: Format,
+        headers: &HeaderMap,
+        raw: Raw,
+    ) -> Result<Accepted, Refusal> {
+        let claim = self.tenants.claim(headers);
+        let deadline = Instant::now() + self.wait;
+        let division = if raw.is_big() {
+            let (shared, claim) = (Arc::clone(self), claim.clone());
+            let task = tokio::task::spawn_blocking(move || shared.read(signal, format, &claim, raw));
+            task.await.unwrap_or_else(|e| {
+                tracing::error!(error = %e, signal = signal.as_str(), "a request ended its reader");
+                Err(Refusal::internal("the request could not be read; this is a mistake in anomalyd"))
+            })
+        } else {
+            self.read(signal, format, &claim, raw)
+        };
+        // The reservation is held until the records are in a queue, which has its own bound.
+        let (division, _reservation) = division?;
+        let handed = self.hand_over(signal, division, deadline).await?;
+        Ok(self.account(signal, &claim, &handed))
+    }
+
+    /// Counts a request that was refused.
+    pub(super) fn refused(&self, headers: &HeaderMap, refusal: &Refusal) {
+        let event = if refusal.retry { "requests_refused" } else { "requests_invalid" };
+        if let Some(tenant) = self.tenants.home(&self.tenants.claim(headers)) {
+            tenant.counters.event(event, 1);
+            tracing::debug!(environment = %tenant.environment, receiver = %tenant.source, reason = %refusal.message, "otlp request refused");
+        }
+    }
+
+    fn read(
+        &self,
+        signal: Signal,
+        format: Format,
+        claim: &Claim,
+        raw: Raw,
+    ) -> Result<(Division, super::body::Reservation), Refusal> {
+        let (bytes, mut reservation) = raw.unpack()?;
+        let limits = Limits {
+            now: self.clock.now(),
+            max_future: u64::try_from(self.max_future.as_nanos()).unwrap_or(u64::MAX),
+            max_attribute_value_size: self.max_attribute_value_size.as_usize(),
+            max_decoded_size: self.max_body.as_usize().saturating_mul(DECODED_RATIO).max(1 << 20),
+        };
+        fn all<C: protobuf::Records + json::Records + Divide>(
+            (shared, claim): (&Shared, &Claim),
+            bytes: &[u8],
+            format: Format,
+            limits: Limits,
+        ) -> Result<(Division, usize), Refusal> {
+            let decoded = decode::<C>(bytes, format, limits)?;
+            let size = decoded.size;
+            Ok((divide(decoded, &shared.tenants, claim), size))
+        }
+        let (division, size) = match signal {
+            Signal::Traces => all::<Spans>((self, claim), &bytes, format, limits),
+            Signal::Metrics => all::<Points>((self, claim), &bytes, format, limits),
+            Signal::Logs => all::<LogRecords>((self, claim), &bytes, format, limits),
+        }?;
+        reservation.cover(size)?;
+        Ok((division, reservation))
+    }
+
+    /// Hands every share to its environment, in order. When the first finds no room in time the whole request is
+    /// refused, and the client sends it again. When a later one does, that would give the earlier ones twice: so its
+    /// records are given up, and the client is told.
+    async fn hand_over(&self, signal: Signal, division: Division, deadline: Instant) -> Result<Handed, Refusal> {
+        let kind = PayloadKind::Telemetry(signal);
+        let mut handed = Handed { strangers: division.strangers, done: Vec::new() };
+        let mut any_sent = false;
+        let mut shares = division.shares.into_iter();
+        while let Some(share) = shares.next() {
+            let Share { tenant: index, batch, records, rejected } = share;
+            let Some(tenant) = self.tenants.get(index) else { continue };
+            let mut done = Done { tenant: index, sent: 0, rejected, lost: None };
+            let output = tenant.outputs.of(signal);
+            if records > 0 && output.is_empty() {
+                done.lost = Some(("no_pipeline", records as u64));
+            } else if records > 0 {
+                let flight = Undecided(Some(tenant.counters.begin(kind, records)));
+                let telemetry = Telemetry { environment: tenant.environment.clone(), source: Arc::clone(&tenant.source), batch };
+                let wait = deadline.saturating_duration_since(Instant::now());
+                match output.offer(Payload::Telemetry(Arc::new(telemetry)), wait).await {
+                    Ok(()) => {
+                        flight.decide(Flight::sent);
+                        done.sent = records as u64;
+                        any_sent = true;
+                    }
+                    Err(_) if any_sent => {
+                        flight.decide(|f| f.dropped_rest(OVERLOAD_PARTIAL));
+                        tracing::warn!(environment = %tenant.environment, receiver = %tenant.source, records, signal = signal.as_str(),
+                            "records dropped: no room in the pipeline, and other environments have taken their part of the request");
+                        done.lost = Some((OVERLOAD_PARTIAL, records as u64));
+                    }
+                    Err(refused) => {
+                        flight.decide(Flight::refused);
+                        for share in shares {
+                            if let Some(tenant) = self.tenants.get(share.tenant) {
+                                tenant.counters.refused(kind, share.records);
+                            }
+                        }
+                        return Err(self.no_room(tenant, refused));
+                    }
+                }
+            }
+            handed.done.push(done);
+        }
+        Ok(handed)
+    }
+
+    fn no_room(&self, tenant: &Tenant, refused: Refused) -> Refusal {
+        Refusal::overloaded(match refused {
+            Refused::Full => {
+                format!("the pipelines of environment `{}` had no room within {:?}", tenant.environment, self.wait)
+            }
+            Refused::Closed => format!("environment `{}` is shutting down", tenant.environment),
+        })
+    }
+
+    /// Counts what was given up, and says so to the client. Only after the hand-over: a refused request comes again,
+    /// and would be counted again.
+    fn account(&self, signal: Signal, claim: &Claim, handed: &Handed) -> Accepted {
+        let kind = PayloadKind::Telemetry(signal);
+        let (mut rejected, mut total) = (0, 0);
+        let mut reasons = String::new();
+        let mut say = |count: u64, why: &str| {
+            let _ = write!(reasons, "; {count}: {why}");
+            rejected += count;
+        };
+        for done in &handed.done {
+            let Some(tenant) = self.tenants.get(done.tenant) else { continue };
+            total += done.sent;
+            for r in &done.rejected {
+                tenant.counters.rejected(kind, usize::try_from(r.count).unwrap_or(usize::MAX), r.reason);
+                if r.reason != NO_RECORDED_VALUE {
+                    total += r.count;
+                    say(r.count, &format!("{} ({})", r.example, r.reason));
+                }
+            }
+            let name = &tenant.environment;
+            match done.lost {
+                Some((reason @ "no_pipeline", count)) => {
+                    total += count;
+                    tenant.counters.rejected(kind, usize::try_from(count).unwrap_or(usize::MAX), reason);
+                    say(count, &format!("no {} pipeline of environment `{name}` reads from this receiver", signal.as_str()));
+                }
+                Some((_, count)) => {
+                    total += count;
+                    say(count, &format!("the pipelines of environment `{name}` had no room, and the rest of the request was taken"));
+                }
+                None => {}
+            }
+        }
+        for (reason, count) in &handed.strangers {
+            total += count;
+            if let Some(home) = self.tenants.home(claim) {
+                home.counters.rejected(kind, usize::try_from(*count).unwrap_or(usize::MAX), "unknown_environment");
+            }
+            say(*count, reason);
+        }
+        if rejected == 0 {
+            return Accepted::default();
+        }
+        let records = match signal {
+            Signal::Traces => "spans",
+            Signal::Metrics => "data points",
+            Signal::Logs => "log records",
+        };
+        let message = format!("rejected {rejected} of {total} {records}{}", reasons.replacen(';', ":", 1));
+        tracing::debug!(signal = signal.as_str(), message, "otlp records rejected");
+        Accepted { rejected, message }
+    }
+}
+
+const OVERLOAD_PARTIAL: &str = "overload_partial";
+
+/// What became of the shares of a request.
+struct Handed {
+    done: Vec<Done>,
+    strangers: Vec<(String, u64)>,
+}
+
+struct Done {
+    tenant: usize,
+    sent: u64,
+    rejected: Vec<super::build::Rejected>,
+    /// Why the share was given up, and how many records it had.
+    lost: Option<(&'static str, u64)>,
+}

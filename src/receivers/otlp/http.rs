@@ -1,0 +1,168 @@
+//! OTLP over HTTP/1.1 and HTTP/2, in protobuf and JSON.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT_ENCODING, ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::accept::Shared;
+use super::answer::{Accepted, Format, Refusal};
+use super::body::{Compression, ENCODINGS, Raw, check_declared, discard, gather};
+use crate::model::Signal;
+
+/// How long the head of a request may take, and a connection may be idle.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The paths of the signals.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Paths {
+    pub(super) traces: String,
+    pub(super) metrics: String,
+    pub(super) logs: String,
+}
+
+impl Paths {
+    fn signal(&self, path: &str) -> Option<Signal> {
+        let paths = [(&self.traces, Signal::Traces), (&self.metrics, Signal::Metrics), (&self.logs, Signal::Logs)];
+        paths.into_iter().find(|(known, _)| *known == path).map(|(_, signal)| signal)
+    }
+}
+
+/// Serves until `stop` ends, then lets the requests in progress end.
+pub(super) async fn serve(shared: Arc<Shared>, paths: Paths, listener: TcpListener, stop: impl Future<Output = ()>) {
+    let paths = Arc::new(paths);
+    let closing = CancellationToken::new();
+    let mut connections = JoinSet::new();
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        let accepted = tokio::select! {
+            () = &mut stop => break,
+            Some(_) = connections.join_next() => continue,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                connections.spawn(connection(Arc::clone(&shared), Arc::clone(&paths), stream, closing.clone()));
+            }
+            // Out of file descriptors, or a peer that is gone already: the next one may do better.
+            Err(e) => {
+                tracing::warn!(error = %e, "could not accept an OTLP/HTTP connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+    drop(listener);
+    closing.cancel();
+    while connections.join_next().await.is_some() {}
+}
+
+async fn connection(shared: Arc<Shared>, paths: Arc<Paths>, stream: TcpStream, closing: CancellationToken) {
+    // Without it an answer may wait for a delayed acknowledgement (40 ms).
+    let _ = stream.set_nodelay(true);
+    // hyper's own timeout begins with the first byte.
+    let first = tokio::time::timeout(HEADER_TIMEOUT, stream.readable());
+    tokio::select! {
+        () = closing.cancelled() => return,
+        readable = first => if !matches!(readable, Ok(Ok(()))) { return },
+    }
+    let mut server = auto::Builder::new(TokioExecutor::new());
+    server.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    server.http2().timer(TokioTimer::new()).keep_alive_interval(HEADER_TIMEOUT);
+    let service = service_fn(move |request| {
+        let (shared, paths) = (Arc::clone(&shared), Arc::clone(&paths));
+        async move { Ok::<_, Infallible>(answer(&shared, &paths, request).await) }
+    });
+    let mut connection = std::pin::pin!(server.serve_connection(TokioIo::new(stream), service));
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = closing.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(e) = ended {
+        tracing::debug!(error = %e, "an OTLP/HTTP connection broke");
+    }
+}
+
+async fn answer(shared: &Arc<Shared>, paths: &Paths, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    let (parts, mut body) = request.into_parts();
+    let format = media_type(&parts.headers);
+    let encoding = *format.as_ref().unwrap_or(&Format::Protobuf);
+    match export(shared, paths, &parts, format, &mut body).await {
+        Ok((signal, accepted)) => response(StatusCode::OK, encoding, accepted.body(signal, encoding)),
+        Err(refusal) => {
+            shared.refused(&parts.headers, &refusal);
+            if parts.version < Version::HTTP_2 {
+                discard(&mut body).await;
+            }
+            let mut response = response(refusal.status, encoding, refusal.body(encoding));
+            let headers = response.headers_mut();
+            if let Some(seconds) = refusal.retry_after() {
+                headers.insert(RETRY_AFTER, seconds.into());
+            }
+            if refusal.status == StatusCode::METHOD_NOT_ALLOWED {
+                headers.insert(ALLOW, HeaderValue::from_static("POST"));
+            }
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(ENCODINGS));
+            response
+        }
+    }
+}
+
+fn response(status: StatusCode, format: Format, body: Bytes) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(format.media_type()));
+    response
+}
+
+/// The encoding that the content type says; its parameters (`charset=utf-8`) do not matter.
+fn media_type(headers: &HeaderMap) -> Result<Format, Refusal> {
+    let found = headers.get(CONTENT_TYPE).map(|v| v.to_str().unwrap_or("?"));
+    let essence = found.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    let formats = [Format::Protobuf, Format::Json];
+    let format = formats.into_iter().find(|f| f.media_type().eq_ignore_ascii_case(essence));
+    format.ok_or_else(|| Refusal::media_type(found))
+}
+
+async fn export(
+    shared: &Arc<Shared>,
+    paths: &Paths,
+    parts: &http::request::Parts,
+    format: Result<Format, Refusal>,
+    body: &mut Incoming,
+) -> Result<(Signal, Accepted), Refusal> {
+    let Some(signal) = paths.signal(parts.uri.path()) else {
+        let path = super::build::shorten(parts.uri.path());
+        let Paths { traces, metrics, logs } = paths;
+        return Err(Refusal::not_served(format!("`{path}` is not served: expected {traces}, {metrics} or {logs}")));
+    };
+    if parts.method != Method::POST {
+        return Err(Refusal::method(&parts.method));
+    }
+    let format = format?;
+    shared.check_served(signal)?;
+    let limit = shared.max_body;
+    let encoding = parts.headers.get(CONTENT_ENCODING).map(|v| v.to_str().unwrap_or("?"));
+    let compression = Compression::of(encoding)?;
+    let declared = parts.headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
+    check_declared(declared.unwrap_or(0), limit)?;
+    let mut reservation = shared.admission.enter();
+    let bytes = gather(body, limit.bytes(), &mut reservation, |_| Ok(())).await?;
+    let raw = Raw { bytes, compression, limit, reservation };
+    let accepted = shared.accept(signal, format, &parts.headers, raw).await?;
+    Ok((signal, accepted))
+}
