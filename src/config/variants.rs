@@ -149,7 +149,7 @@ impl Check<'_> {
         let rank = |branch: &&Json| (shared(branch), std::cmp::Reverse(self.objections(node, branch, at)));
         let mut ranked: Vec<_> = candidates.into_iter().map(|b| (rank(&b), b)).collect();
         // The first of equals.
-        ranked.sort_by(|a, b| b.0.cmp(&a.0));
+        ranked.sort_by_key(|(rank, _)| std::cmp::Reverse(*rank));
         let strangers = own == "object" && ranked.len() > 1 && ranked.iter().all(|((shared, _), _)| *shared == 0);
         ranked.first().filter(|_| !strangers).map(|(_, branch)| *branch)
     }
