@@ -1,6 +1,17 @@
 //! All component types. The only file that knows every component; each is one line here.
 
 use crate::pipeline::Factory;
+use crate::{connectors, exporters, processors, receivers};
 
 /// Every type that a pipeline file may name.
-pub const FACTORIES: &[Factory] = &[crate::exporters::console::FACTORY, crate::receivers::otlp::FACTORY];
+#[rustfmt::skip]
+pub const FACTORIES: &[Factory] = &[
+    receivers::otlp::FACTORY,
+    receivers::elasticsearch::FACTORY,
+    processors::red_metrics::FACTORY,
+    processors::log_patterns::FACTORY,
+    connectors::detector::FACTORY,
+    exporters::elasticsearch::FACTORY,
+    exporters::console::FACTORY,
+    exporters::file::FACTORY,
+];

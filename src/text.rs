@@ -11,9 +11,18 @@ pub(crate) fn closest<'a>(typed: &str, candidates: impl IntoIterator<Item = &'a 
         .map(|(_, c)| c)
 }
 
+/// At most the first `bytes` bytes of `text`, cut between characters.
+pub(crate) fn clip(text: &str, bytes: usize) -> &str {
+    if text.len() <= bytes {
+        return text;
+    }
+    let end = (0..=bytes).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0);
+    text.get(..end).unwrap_or("")
+}
+
 /// `value` of the UCUM unit `unit` as a person would say it: `412 ms`, `0.83 %`, `12.5/s`, `3.2 MiB`.
 ///
-/// Three significant digits. Times, shares, rates and bytes are scaled; an annotation (`{request}`) says what is
+/// Three significant digits, or all before the point. Times, shares, rates and bytes are scaled; an annotation (`{request}`) says what is
 /// counted, which the series' name says already, so it is left out; a unit that is not known stands as it is.
 pub(crate) fn quantity(value: f64, unit: &str) -> String {
     let annotated = unit.split('{').next().unwrap_or(unit);
@@ -55,7 +64,7 @@ pub(crate) fn quantity(value: f64, unit: &str) -> String {
     }
 }
 
-/// Three significant digits, thousands in groups, no trailing zeros.
+/// Three significant digits or all before the point, thousands in groups, no trailing zeros.
 fn number(value: f64) -> String {
     let size = value.abs();
     if size == 0.0 {
@@ -127,8 +136,15 @@ fn bytes(value: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{closest, quantity};
+    use super::{clip, closest, quantity};
     use proptest::prelude::*;
+
+    #[test]
+    fn a_clipped_text_ends_between_characters() {
+        assert_eq!(clip("naïve", 3), "na");
+        assert_eq!(clip("naïve", 4), "naï");
+        assert_eq!(clip("naïve", 99), "naïve");
+    }
 
     #[test]
     fn a_slip_is_recognised_and_a_stranger_is_not() {

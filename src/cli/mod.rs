@@ -1,7 +1,89 @@
 //! The command line, one file per command.
 
+mod demo;
+mod docs;
+mod run;
+mod schema;
+mod validate;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The configuration cannot be used: `EX_CONFIG` of `sysexits.h`. Usage errors are 2, failures while running 1.
+const CONFIGURATION_ERROR: u8 = 78;
+
+/// Learns what is normal for every service and endpoint of every environment, and says what is not.
+#[derive(Parser)]
+#[command(name = "anomalyd", version, arg_required_else_help = true, after_help = EXAMPLES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  anomalyd demo                                      see it at work, with nothing else installed
+  anomalyd validate --config config/production.yml   tell everything that is wrong with it
+  anomalyd run --config config/production.yml        run it
+  anomalyd schema pipeline > pipeline.schema.json    let the editor complete pipeline files
+
+Exit codes: 0 done, 1 failed while running, 2 wrong usage, 78 wrong configuration.";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs the daemon until it is told to stop (SIGTERM, SIGINT).
+    Run(run::RunArgs),
+    /// Checks configuration files and tells everything that is wrong, with line and column.
+    Validate(validate::ValidateArgs),
+    /// Prints the JSON Schema of a kind of configuration file, for editors.
+    Schema(schema::SchemaArgs),
+    Demo(demo::Demo),
+    /// Prints docs/configuration.md.
+    #[command(hide = true)]
+    Docs(docs::DocsArgs),
+}
+
 /// Reads the arguments, runs the command, and says how it ended.
 #[must_use]
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+pub fn main() -> ExitCode {
+    match Arguments::parse().command {
+        Command::Run(arguments) => run::run(&arguments),
+        Command::Validate(arguments) => validate::run(&arguments),
+        Command::Schema(arguments) => schema::run(&arguments),
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Docs(arguments) => docs::run(&arguments),
+    }
+}
+
+/// The environment variables of the process, for `${env:NAME}`.
+fn process_environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// Writes `text` to stdout; a reader that has gone away (`| head`) is no failure.
+fn print(text: &str) -> ExitCode {
+    use std::io::Write as _;
+    match anstream::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+/// Writes `text` to stderr, in colours if that is a terminal that wants them.
+fn tell(text: &str) {
+    use std::io::Write as _;
+    // There is nowhere left to say that stderr is gone.
+    let _ = anstream::stderr().lock().write_all(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_arguments_are_consistent_and_the_help_teaches() {
+        super::Arguments::command().debug_assert();
+        insta::assert_snapshot!(super::Arguments::command().term_width(100).render_help());
+    }
 }

@@ -1,1 +1,3 @@
 //! What ends one pipeline and begins another.
+
+pub mod detector;

@@ -52,6 +52,11 @@ impl Inbox {
         Self { name: name.to_owned(), receiver }
     }
 
+    /// Its name.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// No further exporter can send to it, so that it ends when those that do have ended.
     pub(super) fn seal(&self) {
         inboxes().remove(&self.name);
@@ -77,7 +82,8 @@ impl Drop for Inbox {
 fn make(instance: Instance) -> Result<Box<dyn Exporter>, BuildError> {
     let config: Config = serde_json::from_value(instance.config).map_err(BuildError::new)?;
     let sender = inboxes().get(&config.inbox).cloned();
-    let sender = sender.ok_or_else(|| BuildError(format!("inbox `{}` is not open: this exporter is the demo's own", config.inbox)))?;
+    let missing = || BuildError::new(format!("inbox `{}` is not open: this exporter is the demo's own", config.inbox));
+    let sender = sender.ok_or_else(missing)?;
     Ok(Box::new(Collect { sender }))
 }
 

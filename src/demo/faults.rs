@@ -9,7 +9,7 @@ pub(super) const MINUTE: u64 = 60 * UnixNanos::SECOND;
 
 /// How long after its end what a fault has done may still show: a value that has come back to normal differs from the
 /// minutes before it just as much.
-pub const AFTERMATH: u64 = 10 * MINUTE;
+pub(super) const AFTERMATH: u64 = 10 * MINUTE;
 
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -66,7 +66,7 @@ pub enum Relation {
 impl Fault {
     /// Whether it is there at `time`.
     #[must_use]
-    pub const fn active(&self, time: UnixNanos) -> bool {
+    pub(super) const fn active(&self, time: UnixNanos) -> bool {
         time.0 >= self.start.0 && time.0 < self.end.0
     }
 
@@ -111,11 +111,11 @@ impl Fault {
 }
 
 /// How long the demo watches after it has learnt: the last hours, in which the faults are.
-pub const WATCH: u64 = 240 * MINUTE;
+pub(super) const WATCH: u64 = 240 * MINUTE;
 
 /// The faults of the hours that end at `end`: four in production, each of another kind, with quiet time between them.
 #[must_use]
-pub fn schedule(end: UnixNanos) -> Vec<Fault> {
+pub(super) fn schedule(end: UnixNanos) -> Vec<Fault> {
     let watch = end.minus(WATCH);
     let fault = |service, effect, begins: u64, lasts: u64| Fault {
         environment: "production",

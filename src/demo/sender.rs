@@ -14,7 +14,9 @@ use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::Trac
 use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
 use opentelemetry_proto::tonic::resource::v1::Resource;
-use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status, span::SpanKind, status::StatusCode as Outcome};
+use opentelemetry_proto::tonic::trace::v1::{
+    ResourceSpans, ScopeSpans, Span, Status, span::SpanKind, status::StatusCode as Outcome,
+};
 use prost::Message as _;
 use tokio::net::TcpStream;
 use tonic::Code;
@@ -38,7 +40,7 @@ pub(super) struct Ports {
 
 /// The connections of one environment's services.
 pub(super) struct Sender {
-    environment: &'static str,
+    pub(super) environment: &'static str,
     traces: TraceServiceClient<Channel>,
     logs: http1::SendRequest<Full<Bytes>>,
     ids: Rng,
@@ -147,11 +149,7 @@ impl Sender {
                 });
             }
             let scope_spans = vec![ScopeSpans { scope: scope(), spans, ..ScopeSpans::default() }];
-            resource_spans.push(ResourceSpans {
-                resource: self.resource(service.name),
-                scope_spans,
-                ..ResourceSpans::default()
-            });
+            resource_spans.push(ResourceSpans { resource: self.resource(service.name), scope_spans, ..ResourceSpans::default() });
         }
         ExportTraceServiceRequest { resource_spans }
     }

@@ -10,7 +10,6 @@ mod backoff;
 mod config;
 mod error;
 mod nodes;
-mod scalars;
 #[cfg(test)]
 pub(crate) mod stub;
 #[cfg(test)]
@@ -31,7 +30,6 @@ use tokio::time::Instant;
 pub use backoff::Backoff;
 pub use config::{ApiKey, Compression, ConnectionConfig, RetryConfig, closed};
 pub use error::{ClientError, Place, Refusal, excerpt, reason_of, retryable_status};
-pub use scalars::{Duration, Secret};
 
 use nodes::Nodes;
 use transport::Node;

@@ -1,3 +1,5 @@
 //! What gives something out.
 
 pub mod console;
+pub mod elasticsearch;
+pub mod file;

@@ -164,6 +164,14 @@ impl Flight {
         });
     }
 
+    /// Takes `items` of it out, to be accounted for by somebody else.
+    #[must_use]
+    pub fn split(&mut self, items: u64) -> Self {
+        let items = items.min(self.left);
+        self.left -= items;
+        Self { counters: Arc::clone(&self.counters), kind: self.kind, left: items }
+    }
+
     /// How many records are still to be accounted for.
     #[must_use]
     pub const fn left(&self) -> u64 {

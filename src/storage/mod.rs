@@ -1,9 +1,11 @@
 //! Small values that survive a restart: poll cursors and learnt states. Embedded; Redis comes later.
 
 mod embedded;
+mod line_file;
 mod memory;
 
 pub use embedded::EmbeddedStorage;
+pub use line_file::{LineFile, Rotation};
 pub use memory::MemoryStorage;
 
 /// Why a value could not be read or written: what, where, and what to do.

@@ -7,5 +7,5 @@ mod logs;
 mod otlp;
 
 pub use families::{Family, MetricType, Sample, families};
-pub use logs::{LogFormat, LogSettings, start};
-pub use otlp::{OtlpSettings, OwnTelemetry};
+pub use logs::start;
+pub use otlp::OwnTelemetry;

@@ -12,18 +12,8 @@ use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing_subscriber::layer::Layer;
 
 use super::families::{MetricType, families};
+use crate::config::Otlp;
 use crate::pipeline::Registry;
-
-/// Where the daemon's own telemetry goes.
-#[derive(Clone, Debug)]
-pub struct OtlpSettings {
-    /// URL of an OTLP/gRPC endpoint: `http://localhost:4317`.
-    pub endpoint: String,
-    /// How often metrics are sent.
-    pub interval: Duration,
-    /// `service.name` of the daemon.
-    pub service_name: String,
-}
 
 /// The running export; ends with [`OwnTelemetry::shutdown`].
 #[derive(Debug, Default)]
@@ -33,7 +23,7 @@ pub struct OwnTelemetry {
 }
 
 impl OwnTelemetry {
-    pub(super) fn start(settings: Option<&OtlpSettings>, registry: &Registry) -> Result<Self, String> {
+    pub(super) fn start(settings: Option<&Otlp>, registry: &Registry) -> Result<Self, String> {
         let Some(settings) = settings else { return Ok(Self::default()) };
         let fail = |e: &dyn std::fmt::Display| format!("telemetry.otlp.endpoint `{}`: {e}", settings.endpoint);
         let resource = Resource::builder()
@@ -43,7 +33,7 @@ impl OwnTelemetry {
         let spans = SpanExporter::builder().with_tonic().with_endpoint(&settings.endpoint).build().map_err(|e| fail(&e))?;
         let points = MetricExporter::builder().with_tonic().with_endpoint(&settings.endpoint).build().map_err(|e| fail(&e))?;
         let tracer = SdkTracerProvider::builder().with_batch_exporter(spans).with_resource(resource.clone()).build();
-        let reader = PeriodicReader::builder(points).with_interval(settings.interval).build();
+        let reader = PeriodicReader::builder(points).with_interval(settings.interval.get()).build();
         let meter = SdkMeterProvider::builder().with_reader(reader).with_resource(resource).build();
         register(&meter, registry);
         global::set_tracer_provider(tracer.clone());

@@ -108,6 +108,53 @@ fn no_component_imports_another_component() {
 }
 
 #[test]
+fn a_component_stands_on_the_payloads_the_engine_and_storage_alone() {
+    const BASE: [&str; 5] = ["config", "model", "pipeline", "storage", "text"];
+    let mut wrong = Vec::new();
+    for class in CLASSES {
+        for (path, text) in sources(&format!("src/{class}")) {
+            let shares_the_client = path.components().any(|c| c.as_os_str() == "elasticsearch");
+            let code = code(&text);
+            let names = named_after(&code, "crate::").into_iter().filter(|name| {
+                let known = BASE.contains(name) || CLASSES.contains(name) || (*name == "elasticsearch" && shares_the_client);
+                !known && name.starts_with(char::is_lowercase)
+            });
+            wrong.extend(names.map(|name| format!("{}: crate::{name}", path.display())));
+        }
+    }
+    assert!(wrong.is_empty(), "a component may use {BASE:?}:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn only_the_list_of_components_knows_components() {
+    let mut wrong = Vec::new();
+    for (path, text) in sources("src") {
+        let inside = path.strip_prefix(project("src")).expect("a path in the folder").to_string_lossy().into_owned();
+        // The demo prints anomalies as the console exporter does.
+        if inside == "components.rs" || inside.starts_with("demo/") || CLASSES.iter().any(|class| inside.starts_with(class)) {
+            continue;
+        }
+        let code = code(&text);
+        let names = CLASSES.iter().filter(|class| !named_after(&code, &format!("crate::{class}::")).is_empty());
+        wrong.extend(names.map(|class| format!("{inside}: crate::{class}")));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn only_the_client_knows_the_elasticsearch_crate() {
+    let outside = sources("src").into_iter().filter(|(path, _)| !path.starts_with(project("src/elasticsearch")));
+    let wrong: Vec<String> = outside
+        .filter(|(_, text)| {
+            let code = code(text);
+            code.contains("useelasticsearch::") || code.contains("::elasticsearch::http::") || code.contains("(elasticsearch::")
+        })
+        .map(|(path, _)| path.display().to_string())
+        .collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
 fn the_server_reads_storage_and_knows_no_component() {
     let mut wrong = Vec::new();
     for (path, text) in sources("src/server") {
@@ -246,4 +293,31 @@ fn ci_runs_the_command_that_the_readme_names() {
     let ci = std::fs::read_to_string(project(".ci/run")).expect(".ci/run");
     let runs: Vec<&str> = ci.lines().map(str::trim).filter(|l| l.contains("scripts/")).collect();
     assert_eq!(runs, ["exec scripts/test"], "the same command for everybody");
+}
+
+#[test]
+fn documents_link_to_what_is_there() {
+    let mut documents =
+        vec![project("README.md"), project("ARCHITECTURE.md"), project("CONTRIBUTING.md"), project("CHANGELOG.md")];
+    let mut folders = vec![project("docs"), project("src"), project("crates")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).expect("a folder") {
+            let path = entry.expect("a folder's entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "md") {
+                documents.push(path);
+            }
+        }
+    }
+    let mut broken = Vec::new();
+    for document in documents {
+        let text = std::fs::read_to_string(&document).unwrap_or_else(|e| panic!("{}: {e}", document.display()));
+        let links = text.match_indices("](").filter_map(|(at, _)| text[at + 2..].split(')').next());
+        let files =
+            links.filter(|l| !l.contains("://") && !l.starts_with('#') && !l.contains(' ')).filter_map(|l| l.split('#').next());
+        let folder = document.parent().expect("a folder");
+        broken.extend(files.filter(|f| !folder.join(f).exists()).map(|f| format!("{}: {f}", document.display())));
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
 }

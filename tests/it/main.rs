@@ -1,7 +1,7 @@
 //! Tests of the whole: the borders inside the project, and the daemon beside real servers.
 //!
 //! One binary, so that it is linked once and starts every server once. `support` starts the servers; where one
-//! cannot be had, the tests that need it say so and are skipped (`tests/README.md`).
+//! cannot be had, the tests that need it say so and are skipped (`docs/testing.md`).
 #![expect(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -10,7 +10,18 @@
     reason = "a test that cannot go on fails, and says why where it is run"
 )]
 
+mod bad_cluster;
+mod bad_input;
 mod borders;
+mod collector_relay;
+mod command_line;
+mod demo;
+mod elasticsearch_exporter;
+mod elasticsearch_receiver;
+mod environments;
+mod restart;
+mod same_series;
 mod servers;
+mod start_stop;
 #[allow(dead_code, reason = "the tests that use the rest come with the parts they test")]
 mod support;

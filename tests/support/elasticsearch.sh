@@ -25,7 +25,11 @@ cache=${ANOMALYD_TEST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/anomalyd-test-serve
 server=$cache/elasticsearch-$version
 image=docker.elastic.co/elasticsearch/elasticsearch:$version
 
-docker_runs() { command -v docker >/dev/null && timeout 10 docker info >/dev/null 2>&1; }
+# Whether Docker runs here and has the image, or gets it.
+in_docker() {
+  command -v docker >/dev/null && timeout 10 docker info >/dev/null 2>&1 || return 1
+  docker image inspect "$image" >/dev/null 2>&1 || docker pull -q "$image" >&2
+}
 
 # ---- the server's files
 
@@ -103,7 +107,7 @@ find_java() {
   local on_path="" home
   if command -v java >/dev/null; then on_path=$(dirname "$(dirname "$(readlink -f "$(command -v java)")")"); fi
   for home in "${JAVA_HOME:-}" "$on_path" /usr/lib/jvm/* "$HOME"/.sdkman/candidates/java/*; do
-    [ -n "$home" ] && [ -x "$home/bin/java" ] || continue
+    if [ -z "$home" ] || [ ! -x "$home/bin/java" ]; then continue; fi
     [ "$(java_version "$home")" -ge "$java_needed" ] 2>/dev/null || continue
     if [ "$java_needed" -ge 21 ] && ! "$home/bin/java" --list-modules | grep -q '^jdk.jdi@'; then continue; fi
     echo "$home"
@@ -148,13 +152,13 @@ xpack.license.self_generated.type: basic
 cluster.routing.allocation.disk.threshold_enabled: false
 node.store.allow_mmap: false
 YAML
-  mkdir -p "$home/config/jvm.options.d"
+  mkdir -p "$home/config/jvm.options.d" "$folder/tmp"
   printf -- '-Xms512m\n-Xmx512m\n-XX:-AlwaysPreTouch\n-XX:TieredStopAtLevel=1\n' >"$home/config/jvm.options.d/test.options"
   if [ "$(id -u)" = 0 ]; then
     id anomalyd-test >/dev/null 2>&1 || useradd -r -M -s /usr/sbin/nologin anomalyd-test
     chown -R anomalyd-test "$folder"
   fi
-  export ES_JAVA_HOME=$java
+  export ES_JAVA_HOME=$java ES_TMPDIR=$folder/tmp CLI_JAVA_OPTS=-Djava.io.tmpdir=$folder/tmp
   unset ES_JAVA_OPTS JAVA_TOOL_OPTIONS
   as_node "$home/bin/elasticsearch-keystore" create >/dev/null </dev/null
   printf '%s' "$password" | as_node "$home/bin/elasticsearch-keystore" add -xf bootstrap.password
@@ -201,13 +205,13 @@ run_in_docker() {
 
 case $what in
   fetch)
-    if docker_runs; then docker pull -q "$image" >&2; else find_java >/dev/null; fetch_from_maven; fi
+    in_docker || { find_java >/dev/null && fetch_from_maven; }
     ;;
   run)
     [ $# = 4 ] || die "run takes a version, a folder and a password"
     mkdir -p "$3"
     folder=$(cd "$3" && pwd) password=$4
-    if docker_runs; then run_in_docker; else run_from_maven; fi
+    if in_docker; then run_in_docker; else run_from_maven; fi
     ;;
   *) die "no such command: $what (fetch or run)" ;;
 esac

@@ -10,9 +10,14 @@ mod calibrate;
 mod forecast;
 mod heads;
 mod incident;
+mod models;
+#[cfg(test)]
+mod reference;
 mod refractory;
 mod samples;
+mod scale;
 mod series;
+mod shape;
 mod sketch;
 mod verdict;
 

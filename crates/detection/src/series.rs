@@ -3,28 +3,24 @@
 use serde::{Deserialize, Serialize};
 
 use crate::calibrate::Calibration;
-use crate::forecast::{Autoregression, Profile};
 use crate::heads;
 use crate::incident::Incident;
+use crate::models::{AR, COMPONENTS, Expected, Models, POINT, Raws, TIME_OF_DAY, TIME_OF_WEEK};
 use crate::refractory::Refractory;
 use crate::samples::{most_surprise, trust};
+use crate::scale::Scale;
 use crate::verdict::{Direction, Finding, Parameters, Quantity, Reason, State, Verdict};
 
-const DAY: f64 = 86_400.0;
-/// Phases of the time-of-day profile: half an hour each.
-const DAY_PHASES: usize = 48;
-/// Slowest rate of the time-of-day profile.
-const DAY_RATE: f32 = 0.05;
 /// Larger magnitudes count as this one; the state holds differences of values as `f32`.
 const LARGEST: f64 = 1e35;
-/// Durations shorter than this count as this one, because their logarithm is what is learnt.
-const SHORTEST: f64 = 1e-12;
-/// Gaps longer than this many steps break the order of values.
-const LONGEST_BRIDGE: u32 = 12;
 /// Rate of the running mean error by which a model is chosen to tell the expected value.
 const SKILL_RATE: f64 = 0.01;
 /// Surprises above this say nothing more.
 const MOST_SURPRISE: f64 = 300.0;
+/// Models that expect a value.
+const FORECASTERS: [usize; 3] = [AR, TIME_OF_DAY, TIME_OF_WEEK];
+
+type Surprises = [f64; COMPONENTS.len()];
 
 /// The learnt state of one series of values at a fixed step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -34,42 +30,26 @@ pub struct Series {
     seen: u32,
     needed: u32,
     last_time: Option<f64>,
-    autoregression: Model<Autoregression>,
-    time_of_day: Model<Profile>,
+    models: Models,
+    calibrations: Vec<Calibration>,
+    /// Running mean errors of the forecasters.
+    errors: [Option<f64>; FORECASTERS.len()],
     alerts: Refractory,
     pages: Refractory,
     incident: Incident,
 }
 
-/// A forecaster, the past of its residuals and its running mean error.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Model<T> {
-    forecaster: T,
-    calibration: Calibration,
-    error: f64,
-    judged: u32,
-}
-
-impl<T> Model<T> {
-    fn new(forecaster: T) -> Self {
-        Self { forecaster, calibration: Calibration::new(), error: 0.0, judged: 0 }
-    }
-
-    fn remember(&mut self, raw: f64) {
-        self.calibration.learn(raw);
-        self.judged = self.judged.saturating_add(1);
-        self.error += (raw - self.error) * (1.0 / f64::from(self.judged)).max(SKILL_RATE);
-    }
-}
-
-/// What one component says about one value.
-#[derive(Clone, Copy)]
-struct Opinion {
-    component: &'static str,
+/// One value on its way through the models.
+struct Observation {
+    time: f64,
+    /// In the series' own unit, within limits.
+    value: f64,
     /// On the learnt scale.
-    expected: Option<f64>,
-    raw: f64,
-    surprise: f64,
+    learnt: f64,
+    samples: f64,
+    expected: Expected,
+    raws: Raws,
+    surprises: Surprises,
 }
 
 impl Series {
@@ -82,8 +62,9 @@ impl Series {
             seen: 0,
             needed: Parameters::default().warmup,
             last_time: None,
-            autoregression: Model::new(Autoregression::new()),
-            time_of_day: Model::new(Profile::new(DAY, DAY_PHASES, DAY_RATE)),
+            models: Models::new(),
+            calibrations: COMPONENTS.iter().map(|_| Calibration::new()).collect(),
+            errors: [None; FORECASTERS.len()],
             alerts: Refractory::default(),
             pages: Refractory::default(),
             incident: Incident::default(),
@@ -101,17 +82,18 @@ impl Series {
         if !value.is_finite() || !time.is_finite() || self.last_time.is_some_and(|last| time <= last) {
             return Verdict::default();
         }
-        let missing = self.missing(time);
+        self.skip(self.missing(time));
         self.last_time = Some(time);
-        self.skip(missing);
 
         let (low, high) = self.quantity.limits();
-        let observed = value.clamp(low.max(-LARGEST), high.min(LARGEST));
-        let learnt = self.to_learnt(observed);
-        let trusted = trust(self.quantity, samples);
-        let opinions = self.opinions(time, learnt, observed, trusted, samples, missing);
-        let verdict = self.judge(observed, &opinions, parameters);
-        self.learn(time, learnt, &opinions, &verdict);
+        let value = value.clamp(low.max(-LARGEST), high.min(LARGEST));
+        let learnt = self.scale().learnt(value);
+        let expected = self.models.expect(time);
+        let raws = self.models.judge(learnt, &expected, trust(self.quantity, samples));
+        let mut observation = Observation { time, value, learnt, samples, expected, raws, surprises: [0.0; COMPONENTS.len()] };
+        self.surprise(&mut observation);
+        let verdict = self.judge(&observation, parameters);
+        self.learn(&observation, &verdict);
         verdict
     }
 
@@ -129,126 +111,135 @@ impl Series {
 
     fn skip(&mut self, missing: u32) {
         if missing > 0 {
-            self.autoregression.forecaster.skip(missing);
+            self.models.skip(missing);
             self.alerts.skip(missing);
             self.pages.skip(missing);
             self.incident.skip(missing);
         }
     }
 
-    fn opinions(&self, time: f64, learnt: f64, observed: f64, trusted: f64, samples: f64, missing: u32) -> [Opinion; 2] {
-        let calendar = self.time_of_day.forecaster.expect(time);
-        // After a long gap the last values say nothing: the calendar alone would decide, so nothing is said.
-        let recent = if missing > LONGEST_BRIDGE { None } else { self.autoregression.forecaster.expect() };
-        let opinion = |component, expected: Option<f64>, calibration: &Calibration| {
-            let raw = expected.map_or(0.0, |expected| (learnt - expected).abs() * trusted);
-            let most = expected.map_or(0.0, |expected| {
-                most_surprise(self.quantity, observed, self.to_observed(expected), samples).min(MOST_SURPRISE)
-            });
-            Opinion { component, expected, raw, surprise: calibration.surprise(raw).min(most) }
+    fn surprise(&self, observation: &mut Observation) {
+        let scale = self.scale();
+        // What the forecasters expect limits what shapes can say about few events as well.
+        let most = |expected: Option<f64>| {
+            expected.map_or(MOST_SURPRISE, |expected| {
+                most_surprise(self.quantity, observation.value, scale.observed(expected), observation.samples).min(MOST_SURPRISE)
+            })
         };
-        [
-            opinion("ar4", recent, &self.autoregression.calibration),
-            opinion("time_of_day", calendar, &self.time_of_day.calibration),
-        ]
+        let expected = &observation.expected;
+        let general = most(expected.time_of_day.or(expected.autoregression));
+        let limits = [most(expected.autoregression), most(expected.time_of_day), most(expected.time_of_week)];
+        for (component, ((surprise, raw), calibration)) in
+            observation.surprises.iter_mut().zip(&observation.raws).zip(&self.calibrations).enumerate()
+        {
+            let limit =
+                FORECASTERS.iter().zip(&limits).find(|(index, _)| **index == component).map_or(general, |(_, limit)| *limit);
+            *surprise = raw.map_or(0.0, |raw| calibration.surprise(raw).min(limit));
+        }
     }
 
-    fn judge(&mut self, observed: f64, opinions: &[Opinion; 2], parameters: &Parameters) -> Verdict {
-        let [recent, calendar] = opinions;
+    fn judge(&mut self, observation: &Observation, parameters: &Parameters) -> Verdict {
+        let (point, alert) = observation.surprises.split_at(POINT);
         let penalty = heads::penalty(self.seen);
-        let point = heads::root_mean_square(&[recent.surprise]);
-        let alert = (heads::root_mean_square(&[calendar.surprise]) - penalty).max(0.0);
-        let agreed =
-            (heads::mean(&[recent.surprise]) - penalty).max(0.0) * (heads::mean(&[calendar.surprise]) - penalty).max(0.0);
-        let large = opinions
-            .iter()
-            .filter_map(|opinion| opinion.expected)
-            .any(|expected| self.is_large(observed, self.to_observed(expected), parameters));
-        let page = if large { agreed.sqrt() } else { 0.0 };
-        let (alert, page) =
-            (self.alerts.pass(alert, parameters.alert_refractory), self.pages.pass(page, parameters.page_refractory));
+        let agreed = (heads::mean(alert) - penalty).max(0.0) * (heads::mean(point) - penalty).max(0.0);
+        let page = if self.is_large(observation, parameters) { agreed.sqrt() } else { 0.0 };
+        let alert = (heads::root_mean_square(alert) - penalty).max(0.0);
 
-        let mut verdict = Verdict { point, alert, page, ..Verdict::default() };
-        if let Some((expected, reach)) = self.usual(opinions, parameters.page_threshold + penalty) {
+        let mut verdict = Verdict {
+            point: heads::root_mean_square(point),
+            alert: self.alerts.pass(alert, parameters.alert_refractory),
+            page: self.pages.pass(page, parameters.page_refractory),
+            ..Verdict::default()
+        };
+        if let Some((expected, reach)) = self.usual(&observation.expected, parameters.page_threshold + penalty) {
             let (low, high) = self.quantity.limits();
-            let centre = self.to_observed(expected).clamp(low, high);
+            let scale = self.scale();
+            let centre = scale.observed(expected).clamp(low, high);
             let margin = self.margin(centre, parameters);
             verdict.expected = Some(centre);
-            verdict.lower = reach.map(|reach| self.to_observed(expected - reach).min(centre - margin).max(low));
-            verdict.upper = reach.map(|reach| self.to_observed(expected + reach).max(centre + margin).min(high));
+            verdict.lower = reach.map(|reach| scale.observed(expected - reach).min(centre - margin).max(low));
+            verdict.upper = reach.map(|reach| scale.observed(expected + reach).max(centre + margin).min(high));
         }
-        if page >= parameters.page_threshold && self.incident.is_worse(page) && self.state() == State::Ready {
-            verdict.finding = Some(self.finding(observed, page, opinions, &verdict, parameters));
+        if verdict.page >= parameters.page_threshold && self.incident.is_worse(verdict.page) && self.state() == State::Ready {
+            verdict.finding = Some(self.finding(observation, &verdict, parameters));
         }
         verdict
     }
 
-    fn finding(&self, observed: f64, page: f64, opinions: &[Opinion; 2], verdict: &Verdict, parameters: &Parameters) -> Finding {
-        let all: f64 = opinions.iter().map(|opinion| opinion.surprise).sum();
-        let mut reasons: Vec<Reason> = opinions
+    fn finding(&self, observation: &Observation, verdict: &Verdict, parameters: &Parameters) -> Finding {
+        let all: f64 = observation.surprises.iter().sum();
+        let expected = verdict.expected.unwrap_or(observation.value);
+        let mut reasons: Vec<Reason> = COMPONENTS
             .iter()
-            .filter(|opinion| opinion.surprise > 0.0)
-            .map(|opinion| Reason {
-                component: opinion.component,
-                surprise: opinion.surprise,
-                share: opinion.surprise / all,
-                expected: opinion.expected.map_or(observed, |expected| self.to_observed(expected)),
+            .zip(&observation.surprises)
+            .enumerate()
+            .filter(|(_, (_, surprise))| **surprise > 0.0)
+            .map(|(index, (component, surprise))| Reason {
+                component,
+                surprise: *surprise,
+                share: surprise / all,
+                expected: observation.expected.of(index).map_or(expected, |expected| self.scale().observed(expected)),
             })
             .collect();
         reasons.sort_by(|left, right| right.surprise.total_cmp(&left.surprise));
-        let expected = verdict.expected.unwrap_or(observed);
         Finding {
-            score: heads::severity(page, parameters.page_threshold),
-            probability: 10f64.powf(-page),
-            direction: if observed >= expected { Direction::Spike } else { Direction::Dip },
+            score: heads::severity(verdict.page, parameters.page_threshold),
+            probability: 10f64.powf(-verdict.page),
+            direction: if observation.value >= expected { Direction::Spike } else { Direction::Dip },
             reasons,
         }
     }
 
-    fn learn(&mut self, time: f64, learnt: f64, opinions: &[Opinion; 2], verdict: &Verdict) {
-        let [recent, calendar] = opinions;
-        let limit = self.time_of_day.calibration.tail_start();
-        self.incident.follow(verdict.finding.as_ref().map(|_| verdict.page), limit.is_some_and(|limit| calendar.raw > limit));
+    fn learn(&mut self, observation: &Observation, verdict: &Verdict) {
+        let limit =
+            |calibrations: &[Calibration], component: usize| calibrations.get(component).and_then(Calibration::tail_start);
+        let limits = [AR, TIME_OF_DAY, TIME_OF_WEEK].map(|component| limit(&self.calibrations, component));
+        let [_, day, week] = limits;
+        let unusual = matches!((observation.raws[TIME_OF_DAY], day), (Some(raw), Some(limit)) if raw > limit);
+        self.incident.follow(verdict.finding.as_ref().map(|_| verdict.page), unusual);
         let protect = self.incident.is_young(self.bucket_seconds);
-        // Nothing is clipped to a limit of 0: a constant series must be able to learn that it moves.
-        let clip = |raw: f64, limit: Option<f64>| match limit {
-            Some(limit) if protect && limit > 0.0 => raw.min(limit),
-            _ => raw,
-        };
-
-        if recent.expected.is_some() {
-            let raw = clip(recent.raw, self.autoregression.calibration.tail_start());
-            self.autoregression.remember(raw);
-        } else {
-            self.autoregression.forecaster.restart(learnt);
+        for (calibration, raw) in self.calibrations.iter_mut().zip(&observation.raws) {
+            let Some(raw) = *raw else { continue };
+            // Nothing is clipped to a limit of 0: a constant series must be able to learn that it moves.
+            let limit = calibration.tail_start().filter(|limit| protect && *limit > 0.0);
+            calibration.learn(limit.map_or(raw, |limit| raw.min(limit)));
         }
-        self.autoregression.forecaster.learn(learnt);
-
-        if calendar.expected.is_some() {
-            self.time_of_day.remember(clip(calendar.raw, limit));
+        for ((error, component), limit) in self.errors.iter_mut().zip(FORECASTERS).zip(limits) {
+            let Some(Some(raw)) = observation.raws.get(component).copied() else { continue };
+            let raw = limit.filter(|_| protect).map_or(raw, |limit| raw.min(limit));
+            *error = Some(error.map_or(raw, |error| error + (raw - error) * SKILL_RATE));
         }
-        let taught = match (calendar.expected, limit) {
-            (Some(expected), Some(limit)) if protect && limit > 0.0 => learnt.clamp(expected - limit, expected + limit),
-            _ => learnt,
+        let taught = |expected: Option<f64>, limit: Option<f64>| match (expected, limit) {
+            (Some(expected), Some(limit)) if protect && limit > 0.0 => {
+                observation.learnt.clamp(expected - limit, expected + limit)
+            }
+            _ => observation.learnt,
         };
-        self.time_of_day.forecaster.learn(time, taught);
+        let calendar = [taught(observation.expected.time_of_day, day), taught(observation.expected.time_of_week, week)];
+        self.models.learn(observation.time, observation.learnt, calendar);
         self.seen = self.seen.saturating_add(1);
     }
 
-    /// The model with the smaller mean error says what is usual, the calendar during an incident,
-    /// because the last values are then part of it; with the distance from it that would be a finding.
-    fn usual(&self, opinions: &[Opinion; 2], surprise: f64) -> Option<(f64, Option<f64>)> {
-        let [recent, calendar] = opinions;
-        let by_calendar = (calendar.expected, &self.time_of_day.calibration);
-        let by_recent = (recent.expected, &self.autoregression.calibration);
-        let prefer_calendar = self.incident.is_on() || self.time_of_day.error <= self.autoregression.error;
-        let order = if prefer_calendar { [by_calendar, by_recent] } else { [by_recent, by_calendar] };
-        order.into_iter().find_map(|(expected, calibration)| Some((expected?, calibration.raw(surprise))))
+    /// What is usual by the model with the smallest mean error, and how far from it a finding begins.
+    ///
+    /// During an incident the autoregression follows it and has no say.
+    fn usual(&self, expected: &Expected, surprise: f64) -> Option<(f64, Option<f64>)> {
+        let candidates = FORECASTERS.iter().zip(&self.errors).filter_map(|(component, error)| {
+            let avoided = *component == AR && self.incident.is_on();
+            Some((avoided, (*error)?, *component, expected.of(*component)?))
+        });
+        let (_, _, component, expected) =
+            candidates.min_by(|left, right| left.0.cmp(&right.0).then(left.1.total_cmp(&right.1)))?;
+        Some((expected, self.calibrations.get(component).and_then(|calibration| calibration.raw(surprise))))
     }
 
-    fn is_large(&self, observed: f64, expected: f64, parameters: &Parameters) -> bool {
-        let deviation = (observed - expected).abs();
-        deviation > 0.0 && deviation >= self.margin(expected, parameters)
+    /// Whether the value is far enough from what autoregression or time of day expect.
+    fn is_large(&self, observation: &Observation, parameters: &Parameters) -> bool {
+        [observation.expected.autoregression, observation.expected.time_of_day].into_iter().flatten().any(|expected| {
+            let expected = self.scale().observed(expected);
+            let deviation = (observation.value - expected).abs();
+            deviation > 0.0 && deviation >= self.margin(expected, parameters)
+        })
     }
 
     /// The smallest deviation from `expected` that is worth a finding.
@@ -263,21 +254,7 @@ impl Series {
         }
     }
 
-    /// The scale on which noise does not depend on the value.
-    fn to_learnt(&self, observed: f64) -> f64 {
-        match self.quantity {
-            // The square root makes the noise of a Poisson count independent of its mean (Anscombe, 1948).
-            Quantity::Count | Quantity::Rate => observed.max(0.0).sqrt(),
-            Quantity::Duration => observed.max(SHORTEST).ln(),
-            Quantity::Ratio | Quantity::Level => observed,
-        }
-    }
-
-    fn to_observed(&self, learnt: f64) -> f64 {
-        match self.quantity {
-            Quantity::Count | Quantity::Rate => learnt.max(0.0) * learnt.max(0.0),
-            Quantity::Duration => learnt.clamp(-300.0, 300.0).exp(),
-            Quantity::Ratio | Quantity::Level => learnt,
-        }
+    fn scale(&self) -> Scale {
+        Scale::of(self.quantity)
     }
 }

@@ -93,18 +93,19 @@ fn finding(anomaly: &Anomaly) -> String {
         (false, true) => format!("usual: at most {}", said(anomaly.upper)),
         (false, false) => "no usual range yet".to_owned(),
     };
+    // How much is behind the value; of a count the value itself says so.
     let samples = match anomaly.metric.as_str() {
-        "span" => format!("{} calls", quantity(anomaly.samples, "")),
-        "log.records" => format!("{} records", quantity(anomaly.samples, "")),
-        _ => format!("{} points", quantity(anomaly.samples, "")),
+        "span" => format!("; {} calls", quantity(anomaly.samples, "")),
+        "log.records" => String::new(),
+        _ => format!("; {} points", quantity(anomaly.samples, "")),
     };
     match anomaly.direction {
         Direction::Spike | Direction::Dip => {
             let against = compared(anomaly.observed, anomaly.expected);
-            format!("{measure} {observed}, {against}expected {expected} ({usual}; {samples})")
+            format!("{measure} {observed}, {against}expected {expected} ({usual}{samples})")
         }
-        Direction::Shape => format!("{measure} {observed} in an order not seen before ({usual}; {samples})"),
-        Direction::New => format!("{measure} {observed}, not seen before ({samples})"),
+        Direction::Shape => format!("{measure} {observed} in an order not seen before ({usual}{samples})"),
+        Direction::New => format!("{measure} {observed}, not seen before"),
         Direction::Missing => format!("{measure} missing, expected {expected} ({usual})"),
     }
 }

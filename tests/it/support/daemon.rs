@@ -14,11 +14,12 @@ pub(crate) struct Setup {
     folder: tempfile::TempDir,
     admin: u16,
     environments: Vec<String>,
+    more: String,
 }
 
 impl Setup {
     pub(crate) fn new() -> Self {
-        Self { folder: tempfile::tempdir().expect("a folder"), admin: free_port(), environments: Vec::new() }
+        Self { folder: tempfile::tempdir().expect("a folder"), admin: free_port(), environments: Vec::new(), more: String::new() }
     }
 
     /// Adds an environment: the rest of its pipeline file.
@@ -27,6 +28,23 @@ impl Setup {
         std::fs::write(path, format!("environment: {name}\n{rest}")).expect("the pipeline file");
         self.environments.push(name.to_owned());
         self
+    }
+
+    /// Adds lines to the daemon's own file.
+    pub(crate) fn more(&mut self, lines: &str) -> &mut Self {
+        self.more.push_str(lines);
+        self
+    }
+
+    /// Takes this port for `/health` and `/metrics`.
+    pub(crate) const fn at(&mut self, admin: u16) -> &mut Self {
+        self.admin = admin;
+        self
+    }
+
+    /// The port of `/health` and `/metrics`.
+    pub(crate) const fn admin(&self) -> u16 {
+        self.admin
     }
 
     /// A path in the folder of this setup.
@@ -38,10 +56,11 @@ impl Setup {
     pub(crate) fn config(&self) -> PathBuf {
         let files: Vec<String> = self.environments.iter().map(|e| format!("{e}.yml")).collect();
         let config = format!(
-            "pipelines: [{}]\nstorage: {{ data_dir: \"{}\" }}\nserver: {{ endpoint: \"127.0.0.1:{}\" }}\n",
+            "environments: [{}]\nstorage: {{ data_dir: \"{}\" }}\nserver: {{ endpoint: \"127.0.0.1:{}\" }}\n{}",
             files.join(", "),
-            self.folder.path().join("data").display(),
-            self.admin
+            self.path("data").display(),
+            self.admin,
+            self.more,
         );
         let path = self.folder.path().join("daemon.yml");
         std::fs::write(&path, config).expect("the daemon's file");

@@ -131,7 +131,15 @@ impl Elasticsearch {
         self.call(reqwest::Method::PUT, &format!("_index_template/{name}"), Some(template)).await;
     }
 
-    /// Writes documents to a data stream, in requests of 5,000; they can be searched when this returns.
+    /// Makes `name` an index, which unlike a data stream can be deleted everywhere.
+    pub(crate) async fn plain_index(&self, name: &str) {
+        let time = json!({ "type": "date", "format": "strict_date_optional_time||epoch_millis" });
+        let settings = json!({ "number_of_replicas": 0 });
+        let body = json!({ "settings": settings, "mappings": { "properties": { "@timestamp": time } } });
+        self.call(reqwest::Method::PUT, name, Some(body)).await;
+    }
+
+    /// Writes documents to a data stream or an index, in requests of 5,000; they can be searched when this returns.
     pub(crate) async fn index(&self, data_stream: &str, documents: impl IntoIterator<Item = Value>) {
         let mut documents = documents.into_iter().peekable();
         while documents.peek().is_some() {
@@ -161,6 +169,14 @@ impl Elasticsearch {
         let answer = self.call(reqwest::Method::POST, &format!("{index}/_search?ignore_unavailable=true"), Some(body)).await;
         let hits = answer["hits"]["hits"].as_array().cloned().unwrap_or_default();
         hits.into_iter().map(|mut hit| hit["_source"].take()).collect()
+    }
+
+    /// Lines for a pipeline file: a receiver that reads `indices` from a day ago on and goes on without delay.
+    pub(crate) fn receiver(&self, indices: &str) -> String {
+        let connection = self.yaml(4);
+        format!(
+            "  elasticsearch:\n{connection}    indices: [\"{indices}\"]\n    interval: 1s\n    lookback: 24h\n    query_delay: 0s\n"
+        )
     }
 
     /// Lines for a pipeline file: where the cluster is and who asks, at this indent.

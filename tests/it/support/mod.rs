@@ -2,9 +2,13 @@
 
 pub(crate) mod collector;
 pub(crate) mod daemon;
+pub(crate) mod documents;
 pub(crate) mod elasticsearch;
+pub(crate) mod engine;
+pub(crate) mod history;
 pub(crate) mod metrics;
 pub(crate) mod otlp;
+pub(crate) mod pipelines;
 
 use std::io::Write as _;
 use std::net::TcpListener;

@@ -18,8 +18,6 @@ const INPUT_LIMIT: f64 = 6.0;
 const ERROR_LIMIT: f64 = 4.0;
 /// Slowest rate of the running mean and variance.
 const SCALE_RATE: f64 = 0.002;
-/// Longest gap that is bridged by the model's own forecasts.
-const LONGEST_BRIDGE: u32 = 12;
 
 /// What the last four values let expect of the next one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -32,18 +30,20 @@ pub(crate) struct Autoregression {
     mean: f64,
     variance: f64,
     seen: u32,
+    /// A long gap precedes the next value.
+    broken: bool,
 }
 
 impl Autoregression {
     pub(crate) fn new() -> Self {
         let mut weights = [0.0; INPUTS];
         weights[0] = 1.0;
-        Self { weights, inverse: diagonal(), lags: [0.0; ORDER], mean: 0.0, variance: 1e-9, seen: 0 }
+        Self { weights, inverse: diagonal(), lags: [0.0; ORDER], mean: 0.0, variance: 1e-9, seen: 0, broken: false }
     }
 
-    /// The next value; `None` before the first one.
+    /// The next value; `None` before the first one and after a long gap.
     pub(crate) fn expect(&self) -> Option<f64> {
-        if self.seen == 0 {
+        if self.seen == 0 || self.broken {
             return None;
         }
         Some(dot(&self.weights, &self.inputs()) * self.deviation() + self.mean)
@@ -51,26 +51,24 @@ impl Autoregression {
 
     /// Learns the next value.
     pub(crate) fn learn(&mut self, value: f64) {
+        if self.broken {
+            self.broken = false;
+            self.lags = [value; ORDER];
+            return;
+        }
         self.learn_step(value);
         self.shift(value);
     }
 
-    /// Tells that `missing` values were not seen before the next one.
-    pub(crate) fn skip(&mut self, missing: u32) {
-        if missing > LONGEST_BRIDGE {
-            self.lags = [self.mean; ORDER];
-            return;
-        }
-        for _ in 0..missing {
-            if let Some(value) = self.expect() {
-                self.shift(value);
-            }
-        }
+    /// Forgets the last values, which say nothing about the next one after a long gap.
+    pub(crate) fn interrupt(&mut self) {
+        self.broken = true;
     }
 
-    /// Forgets the order of what came before: used when `value` starts anew after a long gap.
-    pub(crate) fn restart(&mut self, value: f64) {
-        self.lags = [value; ORDER];
+    /// Takes a value as the last one without learning from it.
+    pub(crate) fn shift(&mut self, value: f64) {
+        self.lags.rotate_right(1);
+        self.lags[0] = value;
     }
 
     fn learn_step(&mut self, value: f64) {
@@ -113,11 +111,6 @@ impl Autoregression {
         }
         self.mean += rate * difference;
         self.variance += rate * (difference * difference - self.variance);
-    }
-
-    fn shift(&mut self, value: f64) {
-        self.lags.rotate_right(1);
-        self.lags[0] = value;
     }
 
     fn inputs(&self) -> [f64; INPUTS] {

@@ -1,0 +1,180 @@
+//! How far the newest shape of a series is from the nearest shape it has shown before.
+//!
+//! The distance to the nearest neighbour among earlier windows is the left matrix profile. Sources:
+//! Yeh et al., "Matrix profile I", ICDM 2016; Lu et al., "Matrix profile XXIV: scaling time series
+//! anomaly detection to trillions of datapoints" (DAMP), KDD 2022. Windows are never normalised by
+//! their own spread: amplitude matters.
+
+use serde::{Deserialize, Serialize};
+
+/// Values dropped at once when a history is full.
+const SLACK: usize = 32;
+/// Longest history.
+pub(crate) const LONGEST: usize = 512;
+const ROOM: usize = LONGEST + SLACK;
+/// Largest quantised magnitude.
+const LARGEST: f64 = 32_000.0;
+/// Quantised spread that is aimed at, so that there is room for larger values.
+const AIM: f64 = 16_000.0;
+/// Most that one value may widen the scale.
+const OUTLIER: f64 = 64.0;
+
+/// The last means of `step` consecutive values, quantised to 16 bits.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct History {
+    step: u8,
+    filled: u8,
+    sum: f64,
+    /// Means that are kept at least.
+    capacity: u16,
+    /// Means since the last break in the order of values, saturating.
+    unbroken: u16,
+    /// Means until the scale is looked at again.
+    review: u16,
+    /// Value of a quantised 0, and the size of one quantum.
+    centre: f64,
+    unit: f64,
+    /// Oldest first.
+    means: Vec<i16>,
+}
+
+impl History {
+    pub(crate) fn new(step: u8, capacity: usize) -> Self {
+        let capacity = capacity.min(LONGEST);
+        Self {
+            step: step.max(1),
+            filled: 0,
+            sum: 0.0,
+            capacity: u16::try_from(capacity).unwrap_or(u16::MAX),
+            unbroken: 0,
+            review: 0,
+            centre: 0.0,
+            unit: 0.0,
+            means: Vec::with_capacity(capacity + SLACK),
+        }
+    }
+
+    /// Adds a value; true when it completes a step.
+    pub(crate) fn push(&mut self, value: f64) -> bool {
+        self.sum += value;
+        self.filled = self.filled.saturating_add(1);
+        if self.filled < self.step {
+            return false;
+        }
+        let mean = self.sum / f64::from(self.filled);
+        self.filled = 0;
+        self.sum = 0.0;
+        self.push_mean(mean);
+        true
+    }
+
+    /// Tells that values are missing before the next one: no window reaches over the gap.
+    pub(crate) fn interrupt(&mut self) {
+        self.filled = 0;
+        self.sum = 0.0;
+        self.unbroken = 0;
+    }
+
+    /// Whether there is something to compare the newest `width` means with.
+    pub(crate) fn knows(&self, width: usize) -> bool {
+        usize::from(self.unbroken) >= width && self.means.len() >= 2 * width
+    }
+
+    /// Distance of the newest `width` means to the nearest earlier, not overlapping ones; `None` while
+    /// there are none. `centred` compares the windows less their own means.
+    pub(crate) fn distance(&self, width: usize, centred: bool) -> Option<f64> {
+        if !self.knows(width) || width == 0 {
+            return None;
+        }
+        let candidates = (self.means.len() + 1).checked_sub(2 * width).filter(|candidates| *candidates > 0)?;
+        let mut wide = [0f32; ROOM];
+        for (wide, mean) in wide.iter_mut().zip(&self.means) {
+            *wide = f32::from(*mean);
+        }
+        let newest = wide.get(self.means.len() - width..self.means.len())?;
+        let mut distances = [0f32; ROOM];
+        let distances = distances.get_mut(..candidates)?;
+        for (offset, value) in newest.iter().enumerate() {
+            for (distance, past) in distances.iter_mut().zip(wide.get(offset..offset + candidates)?) {
+                let difference = past - value;
+                *distance += difference * difference;
+            }
+        }
+        if centred {
+            let sum_of = |means: &[i16]| means.iter().map(|mean| i32::from(*mean)).sum::<i32>();
+            let newest = sum_of(self.means.get(self.means.len() - width..)?);
+            let mut sum = sum_of(self.means.get(..width)?);
+            let leaving = self.means.iter();
+            let entering = self.means.get(width..)?;
+            for ((distance, leaving), entering) in distances.iter_mut().zip(leaving).zip(entering) {
+                let apart = narrow(sum - newest);
+                *distance -= apart * apart / narrow_len(width);
+                sum += i32::from(*entering) - i32::from(*leaving);
+            }
+        }
+        let best = distances.iter().copied().fold(f32::INFINITY, f32::min);
+        Some(f64::from(best.max(0.0)).sqrt() * self.unit)
+    }
+
+    fn push_mean(&mut self, mean: f64) {
+        if self.means.is_empty() {
+            self.centre = mean;
+        }
+        if self.means.len() >= usize::from(self.capacity) + SLACK {
+            self.means.drain(..SLACK);
+        }
+        self.review = self.review.saturating_sub(1);
+        let mean = if self.means.len() < SLACK || self.unit <= 0.0 {
+            mean
+        } else {
+            // One enormous value must not leave all others without a quantum of difference.
+            let reach = OUTLIER * AIM * self.unit;
+            mean.clamp(self.centre - reach, self.centre + reach)
+        };
+        let distance = (mean - self.centre).abs();
+        if (distance > LARGEST * self.unit && distance > 0.0) || self.review == 0 {
+            self.rescale(mean);
+        }
+        let quantised = self.quantise(mean);
+        self.means.push(quantised);
+        self.unbroken = self.unbroken.saturating_add(1);
+    }
+
+    /// Centres and scales all values to what is there and `mean`.
+    fn rescale(&mut self, mean: f64) {
+        self.review = self.capacity / 4;
+        let (low, high) = self.means.iter().fold((mean, mean), |(low, high), quantised| {
+            let value = self.centre + f64::from(*quantised) * self.unit;
+            (low.min(value), high.max(value))
+        });
+        let unit = (high - low) / 2.0 / AIM;
+        let centre = low + (high - low) / 2.0;
+        let off = (mean - self.centre).abs() > LARGEST * self.unit;
+        if !off && unit > self.unit / 4.0 {
+            return;
+        }
+        let (old_centre, old_unit) = (self.centre, self.unit);
+        self.centre = centre;
+        self.unit = unit;
+        let mut means = std::mem::take(&mut self.means);
+        for quantised in &mut means {
+            *quantised = self.quantise(old_centre + f64::from(*quantised) * old_unit);
+        }
+        self.means = means;
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "clamped to 16 bits; NaN, from 0 / 0, becomes 0")]
+    fn quantise(&self, mean: f64) -> i16 {
+        ((mean - self.centre) / self.unit).round().clamp(-LARGEST, LARGEST) as i16
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "window sums are far below 2^24 quanta where the distance matters")]
+fn narrow(sum: i32) -> f32 {
+    sum as f32
+}
+
+#[expect(clippy::cast_precision_loss, reason = "widths are small")]
+fn narrow_len(width: usize) -> f32 {
+    width as f32
+}

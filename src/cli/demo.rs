@@ -1,0 +1,184 @@
+//! `anomalyd demo`: the daemon at work on simulated services.
+
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anstream::{eprintln, println};
+use anstyle::{AnsiColor, Style};
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::demo::{self, Event, Fault, Options, Report, Verdict};
+use crate::exporters::console;
+use crate::model::{Environment, UnixNanos};
+use crate::pipeline::{Clock as _, SystemClock};
+
+/// Show the daemon at work: three simulated environments send real OTLP to it, one of them breaks.
+///
+/// Needs nothing but the loopback. Replays some days of history as fast as it goes, then some hours in which production
+/// has four faults, prints what is found with reasons, and ends with what was found, missed and falsely reported.
+/// The exit code is 0 only if all faults were found, with no more false alarms than the summary says may be.
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// Days of history to learn from.
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u64).range(1..=60))]
+    days: u64,
+    /// Of the simulation: the same seed sends the same telemetry.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How the summary is written. With `json` it is all that is written to stdout.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+    /// Print also what was reported while learning.
+    #[arg(long)]
+    all: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people.
+    Text,
+    /// One JSON object.
+    Json,
+}
+
+/// Runs it.
+pub(crate) fn run(args: &Demo) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: cannot start the threads of the demo: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let mut show = Show { text: args.format == Format::Text, all: args.all, bar: None, last: None, began: Instant::now() };
+    let options = Options { days: args.days, seed: args.seed };
+    let end = demo::end_before(SystemClock.now());
+    let report = runtime.block_on(async {
+        let mut tell = |event: Event<'_>| show.event(event);
+        tokio::select! {
+            report = demo::run(options, end, &mut tell) => Some(report),
+            _ = tokio::signal::ctrl_c() => None,
+        }
+    });
+    show.clear();
+    // Ends what is left of an interrupted run without waiting for it.
+    runtime.shutdown_background();
+    match report {
+        Some(Ok(report)) => summary(&report, args.format, show.began.elapsed()),
+        Some(Err(error)) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+        None => {
+            eprintln!("interrupted");
+            ExitCode::from(130)
+        }
+    }
+}
+
+fn summary(report: &Report, format: Format, took: Duration) -> ExitCode {
+    match format {
+        Format::Text => {
+            println!("\n{}", report.text().trim_end());
+            eprintln!("{} records in {:.0} s", grouped(report.records), took.as_secs_f64());
+        }
+        Format::Json => match serde_json::to_string_pretty(report) {
+            Ok(json) => println!("{json}"),
+            Err(error) => eprintln!("error: the summary cannot be written as JSON: {error}"),
+        },
+    }
+    if report.passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Shows what happens: progress on stderr, findings on stdout.
+struct Show {
+    text: bool,
+    all: bool,
+    bar: Option<ProgressBar>,
+    /// Environment and bucket of the anomaly printed last.
+    last: Option<(Environment, UnixNanos)>,
+    began: Instant,
+}
+
+impl Show {
+    fn event(&mut self, event: Event<'_>) {
+        match event {
+            Event::Started { from, to } => self.started(from, to),
+            Event::Learning { done, total } => {
+                if let Some(bar) = &self.bar {
+                    bar.set_length(total);
+                    bar.set_position(done);
+                }
+            }
+            Event::Watching { records, anomalies, to } => {
+                self.clear();
+                let rate = records as f64 / self.began.elapsed().as_secs_f64();
+                eprintln!(
+                    "learnt from {} spans and log records in {:.0} s ({} per second); {anomalies} anomalies in the history{}",
+                    grouped(records),
+                    self.began.elapsed().as_secs_f64(),
+                    grouped(rate as u64),
+                    if self.all { "" } else { " (`--all` prints them)" }
+                );
+                eprintln!("now watching until {}; dev and staging stay healthy, production breaks four times", minute(to));
+            }
+            Event::Broken(fault) => self.marker(fault.start, "broken  ", fault, AnsiColor::Magenta),
+            Event::Repaired(fault) => self.marker(fault.end, "repaired", fault, AnsiColor::Green),
+            Event::Anomaly(anomaly, verdict) => {
+                if self.text && (self.all || verdict != Verdict::Learning) {
+                    let block = (anomaly.environment.clone(), anomaly.window.start);
+                    let apart = self.last.replace(block.clone()).is_some_and(|last| last != block);
+                    let text = console::render(anomaly);
+                    self.print(|| println!("{}{}", if apart { "\n" } else { "" }, text.trim_end()));
+                }
+            }
+        }
+    }
+
+    fn started(&mut self, from: UnixNanos, to: UnixNanos) {
+        eprintln!("the daemon runs in this process, with pipelines for dev, staging and production and one OTLP port for all");
+        eprintln!("replaying their history from {} to {} over loopback", minute(from), minute(to));
+        if std::io::stderr().is_terminal() {
+            let bar = ProgressBar::new(1);
+            let style = ProgressStyle::with_template("learning {bar:40} {percent:>3} %  {elapsed} gone, {eta} left");
+            if let Ok(style) = style {
+                bar.set_style(style);
+            }
+            self.bar = Some(bar);
+        }
+    }
+
+    fn marker(&mut self, at: UnixNanos, what: &str, fault: &Fault, colour: AnsiColor) {
+        if self.text {
+            let style = Style::new().fg_color(Some(colour.into()));
+            let (at, words) = (minute(at), fault.words());
+            self.print(|| println!("\n{style}{at}:00Z  {what}      {}  {words}{style:#}", fault.environment));
+            self.last = None;
+        }
+    }
+
+    fn print(&self, print: impl FnOnce()) {
+        match &self.bar {
+            Some(bar) => bar.suspend(print),
+            None => print(),
+        }
+    }
+
+    fn clear(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// `2026-01-15 10:30`.
+fn minute(time: UnixNanos) -> String {
+    time.rfc3339().chars().take(16).collect::<String>().replace('T', " ")
+}
+
+/// `5,612,345`.
+fn grouped(count: u64) -> String {
+    crate::text::quantity(count as f64, "{record}")
+}

@@ -1,0 +1,176 @@
+//! The daemon file: `config/<deployment>.yml`.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::blocks::{AiService, Alerts, Audit, DataCollection, Redis, Security};
+use super::scalars::{Duration, Endpoint};
+
+/// One anomalyd daemon: which environments it watches, and what it needs for itself.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Daemon {
+    /// The pipeline files, one per environment; paths start from the folder of this file.
+    #[schemars(length(min = 1))]
+    pub environments: Vec<PathBuf>,
+    /// Where the daemon keeps what must survive a restart.
+    #[serde(default)]
+    pub storage: Storage,
+    /// The port for health checks and Prometheus.
+    #[serde(default)]
+    pub server: Server,
+    /// What the daemon tells about itself.
+    #[serde(default)]
+    pub telemetry: Telemetry,
+    /// How pipelines are run.
+    #[serde(default)]
+    pub pipeline: Pipeline,
+    /// A Redis that several daemons share. Without it, state is kept in `storage.data_dir`.
+    #[serde(default)]
+    pub redis: Option<Redis>,
+    /// How detectors learn.
+    #[serde(default)]
+    pub ai_service: Option<AiService>,
+    /// Whom to tell about incidents.
+    #[serde(default)]
+    pub alerts: Option<Alerts>,
+    /// How data is taken in.
+    #[serde(default)]
+    pub data_collection: Option<DataCollection>,
+    /// Who may use the daemon's interfaces.
+    #[serde(default)]
+    pub security: Option<Security>,
+    /// What is recorded of who used them.
+    #[serde(default)]
+    pub audit: Option<Audit>,
+}
+
+/// Where the daemon keeps what must survive a restart.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Storage {
+    /// The only folder that is written to. A relative path starts from the folder the daemon is started in.
+    #[schemars(length(min = 1))]
+    pub data_dir: PathBuf,
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        Self { data_dir: PathBuf::from("./data") }
+    }
+}
+
+/// The port for health checks and Prometheus.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Server {
+    /// Where `/health` and `/metrics` are served.
+    pub endpoint: Endpoint,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self { endpoint: Endpoint::new("127.0.0.1", 13133) }
+    }
+}
+
+/// What the daemon tells about itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Telemetry {
+    /// Its log, on stderr.
+    pub logs: Logs,
+    /// Sends its own traces and metrics over OTLP. Without it, they are not sent.
+    pub otlp: Option<Otlp>,
+}
+
+/// The daemon's log, on stderr.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Logs {
+    /// The least severe messages that are written.
+    pub level: LogLevel,
+    /// How they are written.
+    pub format: LogFormat,
+}
+
+/// The least severe messages that are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the names say all, and described variants would not be one enum in the schema")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    #[default]
+    Info,
+    Debug,
+    Trace,
+}
+
+impl LogLevel {
+    /// Lower case name, as log filters take it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+/// How log messages are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the names say all, and described variants would not be one enum in the schema")]
+pub enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+/// Sends the daemon's own traces and metrics over OTLP/gRPC.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Otlp {
+    /// Where to: the URL of an OTLP/gRPC receiver.
+    #[schemars(extend("format" = "uri", "examples" = ["http://collector:4317"]))]
+    pub endpoint: String,
+    /// How often metrics are sent.
+    #[serde(default = "a_minute")]
+    #[schemars(extend("x-minimum" = "1s"))]
+    pub interval: Duration,
+    /// The `service.name` under which the daemon reports.
+    #[serde(default = "anomalyd")]
+    #[schemars(length(min = 1))]
+    pub service_name: String,
+}
+
+const fn a_minute() -> Duration {
+    Duration::from_secs(60)
+}
+
+fn anomalyd() -> String {
+    "anomalyd".to_owned()
+}
+
+/// How pipelines are run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Pipeline {
+    /// How many batches wait in front of a component before its senders wait.
+    #[schemars(range(min = 1, max = 65536))]
+    pub queue_size: usize,
+    /// How long a stopping daemon may take to hand on what it has accepted; what is left then is dropped and counted.
+    pub shutdown_deadline: Duration,
+}
+
+impl Default for Pipeline {
+    fn default() -> Self {
+        Self { queue_size: 64, shutdown_deadline: Duration::from_secs(30) }
+    }
+}

@@ -1,0 +1,266 @@
+//! A finding becomes an anomaly: its ids, its numbers, its sentences.
+
+use detection::{Finding, Quantity};
+
+use super::bucket::{Function, Kind};
+use super::group::{Judged, Key};
+use crate::model::{Anomaly, DetectorRef, Direction, Entity, Environment, Reason, Severity, UnixNanos, Window};
+use crate::text::quantity;
+
+/// Version of the mathematics and of what is made of it; part of every anomaly's id.
+pub(super) const VERSION: &str = "1";
+
+/// The name of the model.
+const MODEL: &str = "ensemble";
+
+/// Who finds.
+pub(super) struct Finder<'a> {
+    pub(super) environment: &'a Environment,
+    /// The detector's id.
+    pub(super) name: &'a str,
+    /// Width of a bucket in nanoseconds.
+    pub(super) bucket: u64,
+}
+
+impl Finder<'_> {
+    /// The anomaly, if there is a finding.
+    pub(super) fn anomaly(&self, key: &Key, judged: &Judged) -> Option<Anomaly> {
+        let finding = judged.verdict.finding.as_ref()?;
+        let function = judged.taken.function;
+        let quantity = key.kind.quantity(function, &key.unit);
+        // Counts were judged as counts, and are shown per second.
+        let scale = if quantity == Quantity::Count { UnixNanos::SECOND as f64 / self.bucket as f64 } else { 1.0 };
+        let observed = judged.taken.value * scale;
+        let finite = |value: Option<f64>, instead: f64| value.map(|v| v * scale).filter(|v| v.is_finite()).unwrap_or(instead);
+        let expected = finite(judged.verdict.expected, observed);
+        let lower = finite(judged.verdict.lower, expected.min(observed));
+        let upper = finite(judged.verdict.upper, expected.max(observed));
+        let unit = unit(key.kind, function, &key.unit);
+        let start = UnixNanos(judged.bucket.saturating_mul(self.bucket));
+        let window = Window { start, end: start.plus(self.bucket) };
+        let bounds = [judged.verdict.lower, judged.verdict.upper];
+        let known = bounds.iter().all(|b| b.is_some_and(f64::is_finite));
+        let sentences = Sentences { function, unit: &unit, observed, usual: known.then_some((lower, upper)), scale };
+        Some(Anomaly {
+            id: self.id(key, function, Some(window)),
+            fingerprint: self.id(key, function, None),
+            environment: self.environment.clone(),
+            detector: DetectorRef { name: self.name.to_owned(), kind: MODEL.to_owned(), version: VERSION.to_owned() },
+            signal: key.signal,
+            entity: Entity::clone(&key.entity),
+            metric: key.metric.to_string(),
+            unit: unit.clone(),
+            function: function.as_str().to_owned(),
+            window,
+            observed,
+            expected,
+            lower,
+            upper,
+            samples: judged.taken.samples,
+            score: finding.score,
+            probability: finding.probability,
+            severity: Severity::of(finding.score),
+            direction: direction(finding, quantity, observed),
+            reasons: sentences.reasons(finding),
+        })
+    }
+
+    /// Base32 of a hash of everything that tells this series, and this bucket of it, from all others.
+    fn id(&self, key: &Key, function: Function, window: Option<Window>) -> String {
+        let mut hasher = blake3::Hasher::new();
+        for part in [self.environment.as_str(), self.name, VERSION, key.signal.as_str()] {
+            hash_text(&mut hasher, part);
+        }
+        hash_entity(&mut hasher, &key.entity);
+        for part in [&key.metric, &key.unit, function.as_str()] {
+            hash_text(&mut hasher, part);
+        }
+        hasher.update(&[key.kind as u8]);
+        if let Some(window) = window {
+            hasher.update(&window.start.0.to_le_bytes());
+            hasher.update(&window.end.0.to_le_bytes());
+        }
+        let hash = hasher.finalize();
+        let part = hash.as_bytes().get(..20).unwrap_or(&[]);
+        data_encoding::BASE32_NOPAD.encode(part).to_ascii_lowercase()
+    }
+}
+
+/// With its length, so that no two lists of texts look alike.
+fn hash_text(hasher: &mut blake3::Hasher, text: &str) {
+    hasher.update(&(text.len() as u64).to_le_bytes());
+    hasher.update(text.as_bytes());
+}
+
+/// Everything that tells an entity from others.
+pub(super) fn hash_entity(hasher: &mut blake3::Hasher, entity: &Entity) {
+    hash_text(hasher, &entity.service);
+    for part in [&entity.instance, &entity.operation] {
+        hasher.update(&[u8::from(part.is_some())]);
+        hash_text(hasher, part.as_deref().unwrap_or(""));
+    }
+    hash_text(hasher, entity.kind.map_or("", |k| k.as_str()));
+    for (name, value) in &entity.attributes {
+        hash_text(hasher, name);
+        hash_text(hasher, value);
+    }
+}
+
+/// An order that depends on nothing but the anomalies.
+pub(super) fn sort(anomalies: &mut [Anomaly]) {
+    anomalies.sort_by(|a, b| {
+        (a.window.start, &a.entity, &a.metric, &a.function, &a.id).cmp(&(
+            b.window.start,
+            &b.entity,
+            &b.metric,
+            &b.function,
+            &b.id,
+        ))
+    });
+}
+
+/// The unit of a series, made of the unit of its metric.
+fn unit(kind: Kind, function: Function, metric: &str) -> String {
+    match (function, kind) {
+        (Function::ErrorShare, _) => "1".to_owned(),
+        (Function::P50 | Function::P95 | Function::P99 | Function::Mean, _) => metric.to_owned(),
+        // Of calls and values it is their number that comes per second, whatever unit they themselves have.
+        (Function::Rate, Kind::Calls | Kind::Values | Kind::Histogram) => "1/s".to_owned(),
+        (Function::Rate, _) => format!("{}/s", if metric.is_empty() { "1" } else { metric }),
+    }
+}
+
+fn direction(finding: &Finding, quantity: Quantity, observed: f64) -> Direction {
+    match finding.direction {
+        detection::Direction::Spike => Direction::Spike,
+        detection::Direction::Dip if observed == 0.0 && matches!(quantity, Quantity::Count | Quantity::Rate) => {
+            Direction::Missing
+        }
+        detection::Direction::Dip => Direction::Dip,
+        detection::Direction::Shape => Direction::Shape,
+    }
+}
+
+/// What the sentences of one anomaly are made of.
+struct Sentences<'a> {
+    function: Function,
+    unit: &'a str,
+    observed: f64,
+    usual: Option<(f64, f64)>,
+    scale: f64,
+}
+
+impl Sentences<'_> {
+    fn reasons(&self, finding: &Finding) -> Vec<Reason> {
+        let reasons = finding.reasons.iter().enumerate();
+        reasons
+            .map(|(i, reason)| Reason {
+                component: reason.component.to_owned(),
+                surprise: reason.surprise,
+                share: reason.share,
+                text: self.sentence(reason.component, reason.expected * self.scale, i == 0),
+            })
+            .collect()
+    }
+
+    /// `p99 412 ms, expected 95 ms at this time of day (usual 70 ms to 160 ms)`. The strongest reason tells
+    /// the usual range.
+    fn sentence(&self, component: &str, expected: f64, first: bool) -> String {
+        let observed = format!("{} {}", self.label(), self.write(self.observed));
+        let usual = match self.usual {
+            Some((low, high)) if first && low < high => format!(" (usual {} to {})", self.write(low), self.write(high)),
+            _ => String::new(),
+        };
+        let expected =
+            if expected.is_finite() { format!("expected {}", self.write(expected)) } else { "not expected".to_owned() };
+        match component {
+            "time_of_day" => format!("{observed}, {expected} at this time of day{usual}"),
+            "time_of_week" => format!("{observed}, {expected} at this time of the week{usual}"),
+            c if c.starts_with("ar") => format!("{observed}, {expected} after the values just before{usual}"),
+            c if c.starts_with("shape") => format!("{observed}: the last values take a course unlike any before{usual}"),
+            c if c.starts_with("nov") => format!("{observed}: the last values are at levels unlike any before{usual}"),
+            _ => format!("{observed}, {expected}{usual}"),
+        }
+    }
+
+    const fn label(&self) -> &'static str {
+        match self.function {
+            Function::ErrorShare => "error share",
+            other => other.as_str(),
+        }
+    }
+
+    fn write(&self, value: f64) -> String {
+        quantity(value, self.unit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use detection::Verdict;
+
+    use super::super::bucket::Taken;
+    use super::*;
+    use crate::model::{Signal, SpanKind};
+
+    fn key(kind: Kind, metric: &str, unit: &str) -> Key {
+        let entity = Entity { operation: Some("POST /pay".into()), kind: Some(SpanKind::Server), ..Entity::service("checkout") };
+        Key { entity: Arc::new(entity), metric: metric.into(), kind, unit: unit.into(), signal: Signal::Traces }
+    }
+
+    fn found(key: &Key, function: Function, value: f64, usual: (f64, f64, f64), direction: detection::Direction) -> Anomaly {
+        let reason = |component, surprise, share| detection::Reason { component, surprise, share, expected: usual.1 };
+        let finding = Finding {
+            score: 80.0,
+            probability: 1e-7,
+            direction,
+            reasons: vec![reason("time_of_day", 6.0, 0.6), reason("ar4", 4.0, 0.4)],
+        };
+        let verdict = Verdict {
+            lower: Some(usual.0),
+            expected: Some(usual.1),
+            upper: Some(usual.2),
+            finding: Some(finding),
+            ..Verdict::default()
+        };
+        let environment = Environment::new("production");
+        let finder = Finder { environment: &environment, name: "detector", bucket: 60 * UnixNanos::SECOND };
+        let taken = Taken { function, value, samples: 240.0 };
+        finder.anomaly(key, &Judged { bucket: 28_000_000, taken, verdict }).unwrap()
+    }
+
+    #[test]
+    fn an_anomaly_says_everything_in_the_units_of_people() {
+        use detection::Direction::{Dip, Spike};
+        let calls = key(Kind::Calls, "span", "s");
+        let all = [
+            found(&calls, Function::P99, 0.412, (0.07, 0.095, 0.16), Spike),
+            found(&calls, Function::ErrorShare, 0.31, (0.0, 0.004, 0.012), Spike),
+            found(&calls, Function::Rate, 0.0, (540.0, 720.0, 900.0), Dip),
+            found(&key(Kind::Gauge, "process.memory", "By"), Function::Mean, 3.2e9, (4e8, 5e8, f64::INFINITY), Spike),
+        ];
+        let lines: Vec<String> = all
+            .iter()
+            .flat_map(|a| {
+                let head = format!("{} [{}] {:?} {} {}..{}", a.series(), a.unit, a.direction, a.observed, a.lower, a.upper);
+                std::iter::once(head).chain(a.reasons.iter().map(|r| format!("  {}: {}", r.component, r.text)))
+            })
+            .collect();
+        insta::assert_snapshot!(lines.join("\n"));
+    }
+
+    #[test]
+    fn ids_tell_buckets_apart_and_fingerprints_do_not() {
+        let calls = key(Kind::Calls, "span", "s");
+        let one = found(&calls, Function::P99, 1.0, (0.0, 0.5, 0.8), detection::Direction::Spike);
+        assert_eq!(one.id.len(), 32);
+        assert!(one.id.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit()), "{}", one.id);
+        assert_ne!(one.id, one.fingerprint);
+        let again = found(&calls, Function::P99, 2.0, (0.0, 0.5, 0.8), detection::Direction::Spike);
+        assert_eq!((&one.id, &one.fingerprint), (&again.id, &again.fingerprint), "a function of the series and the bucket alone");
+        let other = found(&calls, Function::P95, 1.0, (0.0, 0.5, 0.8), detection::Direction::Spike);
+        assert_ne!(one.fingerprint, other.fingerprint);
+    }
+}

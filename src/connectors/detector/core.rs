@@ -1,0 +1,242 @@
+//! The detection core of one shard: a function of what it is fed and of the ticks of the clock, and of nothing
+//! else. It reads no clock, does no I/O and knows no threads.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use detection::Parameters;
+use hashbrown::HashMap;
+
+use super::anomaly::{self, Finder};
+use super::bucket::{Bucket, Kind};
+use super::config::Config;
+use super::group::{Closing, Group, Judged, Key, Refusal};
+use super::watermark::{Sources, Timing};
+use crate::model::{Anomaly, Entity, Environment, Measure, Signal, SourceId, UnixNanos};
+
+/// What does not change while a detector runs.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    pub(super) environment: Environment,
+    /// The detector's id.
+    pub(super) name: String,
+    pub(super) timing: Timing,
+    pub(super) parameters: Parameters,
+    pub(super) min_samples: f64,
+    /// In nanoseconds.
+    pub(super) forget_after: u64,
+    /// Of this shard.
+    pub(super) max_series: usize,
+}
+
+impl Settings {
+    /// Of one of `shards` shards.
+    pub(super) fn new(environment: &Environment, name: &str, config: &Config, shards: usize) -> Self {
+        let nanos = |d: crate::config::Duration| u64::try_from(d.get().as_nanos()).unwrap_or(u64::MAX);
+        let timing = Timing {
+            bucket: nanos(config.bucket).max(UnixNanos::SECOND),
+            lateness: nanos(config.lateness),
+            idle_timeout: nanos(config.idle_timeout),
+        };
+        Self {
+            environment: environment.clone(),
+            name: name.to_owned(),
+            timing,
+            parameters: config.parameters(),
+            min_samples: config.min_samples,
+            forget_after: nanos(config.forget_after),
+            max_series: config.max_series.div_ceil(shards.max(1)),
+        }
+    }
+}
+
+/// One measure on its way into its bucket.
+#[derive(Clone, Debug)]
+pub(super) struct Item {
+    pub(super) entity: Arc<Entity>,
+    pub(super) metric: Arc<str>,
+    pub(super) unit: Arc<str>,
+    pub(super) kind: Kind,
+    pub(super) time: UnixNanos,
+    pub(super) measure: Measure,
+    /// Seconds that a delta covers; 0 where not known.
+    pub(super) covers: f64,
+    /// How many of the records that are accounted for it stands for: 1, or 0 for a further item of a record.
+    pub(super) records: u64,
+}
+
+/// A shard's share of what a source sent at once.
+#[derive(Clone, Debug)]
+pub(super) struct Feed {
+    pub(super) source: SourceId,
+    pub(super) signal: Signal,
+    /// Of all shards' shares together, as is `buckets`: all shards follow the same event time.
+    pub(super) newest: UnixNanos,
+    /// The buckets that had data, ascending.
+    pub(super) buckets: Arc<[u64]>,
+    pub(super) items: Vec<Item>,
+}
+
+/// What became of a feed or a tick.
+#[derive(Debug, Default)]
+pub(super) struct Outcome {
+    /// In the order of their windows and series.
+    pub(super) anomalies: Vec<Anomaly>,
+    /// Records that were not taken in, by reason.
+    pub(super) dropped: BTreeMap<&'static str, u64>,
+    /// Buckets with data that were closed.
+    pub(super) closed: u64,
+    /// Series that were added.
+    pub(super) added: u64,
+    /// Series that were forgotten.
+    pub(super) forgotten: u64,
+}
+
+/// The series of one shard.
+#[derive(Debug)]
+pub(super) struct Core {
+    pub(super) settings: Arc<Settings>,
+    pub(super) now: UnixNanos,
+    pub(super) sources: Sources,
+    pub(super) groups: HashMap<Key, Group>,
+    /// How many series the groups have or may come to have.
+    series: usize,
+    /// The horizons at the last sweep: as long as none moves, nothing can be closed.
+    swept: Vec<Option<u64>>,
+}
+
+impl Core {
+    /// A core that has seen nothing, at `now`.
+    pub(super) fn new(settings: Arc<Settings>, now: UnixNanos) -> Self {
+        Self { settings, now, sources: Sources::default(), groups: HashMap::new(), series: 0, swept: Vec::new() }
+    }
+
+    /// Puts back what was saved.
+    pub(super) fn restore(&mut self, key: Key, group: Group) {
+        self.series += key.kind.functions().len();
+        self.groups.insert(key, group);
+    }
+
+    /// The daemon runs again after a pause, at `now`.
+    pub(super) fn resume(&mut self, now: UnixNanos) {
+        self.now = now;
+        self.sources.resume(now, &self.settings.timing);
+    }
+
+    /// Puts the sources into an order that does not depend on which came first.
+    pub(super) fn sort_sources(&mut self) {
+        let places = self.sources.sort();
+        for group in self.groups.values_mut() {
+            group.replace_sources(&places);
+        }
+        self.swept.clear();
+    }
+
+    /// Takes in what a source sent, then closes what that completes.
+    pub(super) fn observe(&mut self, feed: Feed) -> Outcome {
+        let mut outcome = Outcome::default();
+        let timing = self.settings.timing;
+        let place = self.sources.place(&feed.source, feed.signal, self.now);
+        let source = u32::try_from(place).unwrap_or(u32::MAX);
+        let open_from = self.sources.horizon(&[source], &timing).unwrap_or(0);
+        for item in feed.items {
+            let records = item.records;
+            if let Err(reason) = self.take(source, feed.signal, item, open_from, &mut outcome) {
+                *outcome.dropped.entry(reason).or_default() += records;
+            }
+        }
+        self.sources.advance(place, feed.newest, &feed.buckets, self.now, &timing);
+        self.sweep(&mut outcome);
+        outcome
+    }
+
+    /// The clock shows `now`: closes what silent sources leave open.
+    pub(super) fn tick(&mut self, now: UnixNanos) -> Outcome {
+        let mut outcome = Outcome::default();
+        self.now = self.now.max(now);
+        self.sources.tick(self.now, &self.settings.timing);
+        self.sweep(&mut outcome);
+        outcome
+    }
+
+    fn take(
+        &mut self,
+        source: u32,
+        signal: Signal,
+        item: Item,
+        open_from: u64,
+        outcome: &mut Outcome,
+    ) -> Result<(), &'static str> {
+        let at = item.time.0 / self.settings.timing.bucket;
+        let bucket = Bucket::new(item.time, &item.measure, item.covers).ok_or("not_finite")?;
+        let key = Key { entity: item.entity, metric: item.metric, kind: item.kind, unit: item.unit, signal };
+        let group = match self.groups.get_mut(&key) {
+            Some(group) => group,
+            None => {
+                let needed = key.kind.functions().len();
+                if at < open_from {
+                    return Err("late");
+                }
+                if self.series + needed > self.settings.max_series {
+                    return Err("series_limit");
+                }
+                self.series += needed;
+                outcome.added += needed as u64;
+                self.groups.entry(key.clone()).or_insert_with(|| Group::new(key.kind))
+            }
+        };
+        group.add(source, at, bucket, open_from).map_err(|refusal| match refusal {
+            Refusal::Late => "late",
+            Refusal::TooFarAhead => "ahead_of_other_sources",
+            Refusal::TooMany => "too_many_readings",
+        })
+    }
+
+    /// Closes all buckets that are complete.
+    fn sweep(&mut self, outcome: &mut Outcome) {
+        let settings = Arc::clone(&self.settings);
+        let horizons = self.sources.horizons(&settings.timing);
+        if horizons == self.swept {
+            return;
+        }
+        let closing = Closing {
+            timing: &settings.timing,
+            sources: &self.sources,
+            parameters: &settings.parameters,
+            min_samples: settings.min_samples,
+        };
+        let finder = Finder { environment: &settings.environment, name: &settings.name, bucket: settings.timing.bucket };
+        let keep = settings.forget_after / settings.timing.bucket;
+        let mut judged: Vec<Judged> = Vec::new();
+        let mut forgotten = 0;
+        // Groups do not depend on each other, so it does not matter in which order they are closed.
+        self.groups.retain(|key, group| {
+            let Some(horizon) = self.sources.horizon(group.sources(), &settings.timing) else { return true };
+            outcome.closed += group.close(key, horizon, &closing, &mut judged);
+            outcome.anomalies.extend(judged.drain(..).filter_map(|j| finder.anomaly(key, &j)));
+            let alive = group.last_data().saturating_add(keep) >= horizon;
+            if !alive {
+                forgotten += key.kind.functions().len();
+            }
+            alive
+        });
+        self.series = self.series.saturating_sub(forgotten);
+        outcome.forgotten += forgotten as u64;
+        anomaly::sort(&mut outcome.anomalies);
+        self.swept = horizons;
+    }
+
+    /// How many series there are or may come to be.
+    pub(super) const fn series(&self) -> usize {
+        self.series
+    }
+}
+
+/// Which of `shards` shards an entity belongs to: always the same one, on every machine.
+pub(super) fn shard_of(entity: &Entity, shards: usize) -> usize {
+    let mut hasher = blake3::Hasher::new();
+    anomaly::hash_entity(&mut hasher, entity);
+    let bytes = hasher.finalize();
+    let first = bytes.as_bytes().first_chunk::<8>().copied().map(u64::from_le_bytes).unwrap_or(0);
+    usize::try_from(first % shards.max(1) as u64).unwrap_or(0)
+}

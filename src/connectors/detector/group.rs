@@ -1,0 +1,183 @@
+//! The series of one metric of one entity.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use detection::{Parameters, Series, Verdict};
+use serde::{Deserialize, Serialize};
+
+use super::bucket::{Bucket, Covers, Function, Kind, Taken};
+use super::reading::Previous;
+use super::watermark::{Sources, Timing};
+use crate::model::{Entity, Signal, UnixNanos};
+
+/// Open buckets of one group. More can only come where one source is far behind another.
+const MAX_OPEN: usize = 1024;
+
+/// After this long without anything, nothing is known any more instead of that nothing happens.
+const ZEROS: u64 = 86_400 * UnixNanos::SECOND;
+
+/// Which group.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Key {
+    pub(super) entity: Arc<Entity>,
+    pub(super) metric: Arc<str>,
+    pub(super) kind: Kind,
+    pub(super) unit: Arc<str>,
+    pub(super) signal: Signal,
+}
+
+/// Its open buckets and its learnt series.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Group {
+    /// Places of the sources that feed it, ascending.
+    sources: Vec<u32>,
+    open: BTreeMap<u64, Bucket>,
+    /// The first bucket that is not closed; `None` before the first close.
+    next: Option<u64>,
+    /// The last bucket that had data.
+    last_data: u64,
+    /// The last closed bucket that had data.
+    last_closed: u64,
+    /// What the last delta covered.
+    covers: Option<Covers>,
+    previous: Option<Previous>,
+    /// One per function of its kind, from its first value on.
+    series: Vec<Option<Box<Series>>>,
+}
+
+/// Why a measure was not taken in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// Its bucket is closed.
+    Late,
+    /// There is no room in front of it: another source is far behind.
+    TooFarAhead,
+    /// More readings than a bucket holds.
+    TooMany,
+}
+
+/// What closing needs to know.
+pub(super) struct Closing<'a> {
+    pub(super) timing: &'a Timing,
+    pub(super) sources: &'a Sources,
+    pub(super) parameters: &'a Parameters,
+    pub(super) min_samples: f64,
+}
+
+/// A value that was judged.
+pub(super) struct Judged {
+    pub(super) bucket: u64,
+    pub(super) taken: Taken,
+    pub(super) verdict: Verdict,
+}
+
+impl Group {
+    pub(super) fn new(kind: Kind) -> Self {
+        Self {
+            sources: Vec::new(),
+            open: BTreeMap::new(),
+            next: None,
+            last_data: 0,
+            last_closed: 0,
+            covers: None,
+            previous: None,
+            series: kind.functions().iter().map(|_| None).collect(),
+        }
+    }
+
+    /// Takes in what a source measured.
+    pub(super) fn add(&mut self, source: u32, at: u64, bucket: Bucket, open_from: u64) -> Result<(), Refusal> {
+        if at < self.next.unwrap_or(open_from) {
+            return Err(Refusal::Late);
+        }
+        if let Some(open) = self.open.get_mut(&at) {
+            if !open.add(bucket) {
+                return Err(Refusal::TooMany);
+            }
+        } else if self.open.len() >= MAX_OPEN {
+            return Err(Refusal::TooFarAhead);
+        } else {
+            self.open.insert(at, bucket);
+        }
+        if let Err(place) = self.sources.binary_search(&source) {
+            self.sources.insert(place, source);
+        }
+        self.last_data = self.last_data.max(at);
+        Ok(())
+    }
+
+    pub(super) fn sources(&self) -> &[u32] {
+        &self.sources
+    }
+
+    /// The sources have other places now.
+    pub(super) fn replace_sources(&mut self, places: &[u32]) {
+        for source in &mut self.sources {
+            *source = places.get(*source as usize).copied().unwrap_or(0);
+        }
+        self.sources.sort_unstable();
+    }
+
+    /// The last bucket that had data.
+    pub(super) const fn last_data(&self) -> u64 {
+        self.last_data
+    }
+
+    /// Closes all buckets before `horizon`, oldest first. The number of closed buckets.
+    pub(super) fn close(&mut self, key: &Key, horizon: u64, closing: &Closing<'_>, judged: &mut Vec<Judged>) -> u64 {
+        let mut closed = 0;
+        while let Some((&at, _)) = self.open.first_key_value()
+            && at < horizon
+        {
+            self.fill(key, at, closing, judged);
+            let Some(bucket) = self.open.remove(&at) else { break };
+            let covers = bucket.covers();
+            // Totals are compared in any case; what a half full bucket counted is not shown to the series.
+            let values = bucket.values(self.seconds(closing), closing.min_samples, &mut self.previous);
+            if !key.kind.absence_is_zero() || closing.sources.watched(&self.sources, at, closing.timing) {
+                for taken in values {
+                    self.judge(key, at, taken, closing, judged);
+                }
+            }
+            self.covers = covers.or(self.covers);
+            self.last_closed = at;
+            self.next = Some(at + 1);
+            closed += 1;
+        }
+        self.fill(key, horizon, closing, judged);
+        closed
+    }
+
+    /// Passes the buckets before `until` that had no data.
+    fn fill(&mut self, key: &Key, until: u64, closing: &Closing<'_>, judged: &mut Vec<Judged>) {
+        let Some(next) = self.next else { return };
+        if key.kind.absence_is_zero() {
+            let end = until.min(self.last_closed.saturating_add(ZEROS / closing.timing.bucket).saturating_add(1));
+            for at in next..end {
+                let due = self.covers.is_none_or(|c| (at + 1).saturating_mul(closing.timing.bucket) >= c.good_until());
+                if due && closing.sources.watched(&self.sources, at, closing.timing) {
+                    let zero = Taken { function: Function::Rate, value: 0.0, samples: 0.0 };
+                    self.judge(key, at, zero, closing, judged);
+                }
+            }
+        }
+        self.next = Some(next.max(until));
+    }
+
+    fn seconds(&self, closing: &Closing<'_>) -> f64 {
+        (closing.timing.bucket / UnixNanos::SECOND) as f64
+    }
+
+    fn judge(&mut self, key: &Key, at: u64, taken: Taken, closing: &Closing<'_>, judged: &mut Vec<Judged>) {
+        let seconds = self.seconds(closing);
+        let Some(place) = key.kind.functions().iter().position(|f| *f == taken.function) else { return };
+        let Some(slot) = self.series.get_mut(place) else { return };
+        let series = slot.get_or_insert_with(|| Box::new(Series::new(key.kind.quantity(taken.function, &key.unit), seconds)));
+        let time = UnixNanos(at.saturating_mul(closing.timing.bucket)).secs_f64();
+        let verdict = series.observe(time, taken.value, taken.samples, closing.parameters);
+        if verdict.finding.is_some() {
+            judged.push(Judged { bucket: at, taken, verdict });
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Learns what is normal for every series of one environment, and tells what is not.
+
+mod anomaly;
+mod bucket;
+mod config;
+mod core;
+mod group;
+mod intake;
+mod points;
+mod reading;
+mod shard;
+mod state;
+#[cfg(test)]
+mod tests;
+mod watermark;
+
+use std::sync::{Arc, Once};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
+
+pub use self::config::Config;
+use self::core::{Core, Settings};
+use self::intake::Intake;
+use self::shard::{Command, Report, Shared};
+use self::state::{Header, Place, Save};
+use crate::model::{Payload, PayloadKind, Signal, UnixNanos};
+use crate::pipeline::{BuildError, ComponentError, Connector, Context, Delivery, Factory, Input, Instance, Make, Output};
+
+/// The connector's type.
+pub const FACTORY: Factory = Factory {
+    kind: "detector",
+    about: "Learns what is normal for every series of this environment, and tells what is not.",
+    acknowledgement: "An observation counts as sent when it is in its bucket in memory; what is learnt is on disk after an orderly stop.",
+    schema: |generator| generator.subschema_for::<Config>(),
+    implicit: true,
+    gives: |kind| match kind {
+        PayloadKind::Observations | PayloadKind::Telemetry(Signal::Metrics) => Some(PayloadKind::Anomalies),
+        PayloadKind::Telemetry(_) | PayloadKind::Anomalies => None,
+    },
+    check: config::check,
+    make: Make::Connector(make),
+};
+
+/// How often the shards are told the time.
+const TICK: Duration = Duration::from_secs(1);
+
+fn make(instance: Instance) -> Result<Box<dyn Connector>, BuildError> {
+    let config = Config::read(&instance.config).map_err(BuildError::new)?;
+    if let Some(problem) = config::check(&instance.config).into_iter().find(|p| p.fatal) {
+        return Err(BuildError::new(format!("`{}`: {}", problem.path.join("."), problem.message)));
+    }
+    let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(64);
+    let shards = if config.shards == 0 { cores() } else { config.shards };
+    Ok(Box::new(Detector { config, shards, context: instance.context }))
+}
+
+/// The asynchronous shell around the shards: takes payloads in, tells the time, hands anomalies on, saves.
+struct Detector {
+    config: Config,
+    shards: usize,
+    context: Context,
+}
+
+#[async_trait]
+impl Connector for Detector {
+    async fn run(self: Box<Self>, input: Input, output: Output) -> Result<(), ComponentError> {
+        let settings =
+            Arc::new(Settings::new(&self.context.environment, &self.context.id.to_string(), &self.config, self.shards));
+        let bucket = settings.timing.bucket;
+        let (cores, header) = self.load(settings).await?;
+        let (reports, heard) = mpsc::channel(4 * self.shards);
+        let shared = Shared { counters: Arc::clone(&self.context.counters), reports, warned: Arc::new(Once::new()) };
+        let mut shards = Vec::with_capacity(cores.len());
+        for (number, core) in cores.into_iter().enumerate() {
+            let started = shard::start(number, core, shared.clone());
+            shards.push(started.map_err(|e| ComponentError(format!("cannot start thread {number} of the detector: {e}")))?);
+        }
+        // The reports end when the last shard does.
+        drop(shared);
+        let save = Save::new(Place::new(&self.context), bucket, header.as_ref());
+        let (fed, told) = tokio::join!(self.feed(input, shards, bucket), self.tell(heard, &output, save));
+        fed.and(told)
+    }
+}
+
+impl Detector {
+    /// The shards with what they learnt before the last stop.
+    async fn load(&self, settings: Arc<Settings>) -> Result<(Vec<Core>, Option<Header>), ComponentError> {
+        let all: Vec<Arc<Settings>> = (0..self.shards).map(|_| Arc::clone(&settings)).collect();
+        let (storage, place) = (Arc::clone(&self.context.services.storage), Place::new(&self.context));
+        let now = self.context.services.clock.now();
+        let counters = Arc::clone(&self.context.counters);
+        let (environment, component) = (self.context.environment.clone(), self.context.id.to_string());
+        let loading = move || match state::load(&*storage, &place, &all, now) {
+            Ok((mut cores, header)) => {
+                if header.is_some() {
+                    cores.iter_mut().for_each(|core| core.resume(now));
+                    let series: usize = cores.iter().map(Core::series).sum();
+                    counters.event("series_restored", series as u64);
+                    tracing::info!(%environment, component, series, "goes on with what was learnt before");
+                }
+                (cores, header)
+            }
+            Err(reason) => {
+                tracing::warn!(%environment, component, %reason, "what was learnt before cannot be used; learning starts anew");
+                (all.iter().map(|s| Core::new(Arc::clone(s), now)).collect(), None)
+            }
+        };
+        tokio::task::spawn_blocking(loading)
+            .await
+            .map_err(|e| ComponentError(format!("loading what was learnt ended early: {e}")))
+    }
+
+    /// Gives the shards what comes in, and the time. Ends with the input.
+    async fn feed(&self, mut input: Input, shards: Vec<mpsc::Sender<Command>>, bucket: u64) -> Result<(), ComponentError> {
+        let mut intake = Intake::new(&self.context.environment, shards.len(), bucket);
+        let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + TICK, TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Nothing is taken in before the time is known.
+        let mut now = self.tick(&shards).await?;
+        loop {
+            tokio::select! {
+                // A tick is never kept waiting by a full input.
+                biased;
+                _ = ticks.tick() => now = self.tick(&shards).await?,
+                delivery = input.recv() => {
+                    let Some(Delivery { payload, mut flight }) = delivery else { return Ok(()) };
+                    let divided = intake.divide(payload, now);
+                    for (reason, records) in divided.dropped {
+                        flight.dropped(records, reason);
+                    }
+                    for (shard, feed) in shards.iter().zip(divided.feeds) {
+                        let part = flight.split(feed.records());
+                        shard.send(Command::Feed(feed, part)).await.map_err(|_| shard_ended())?;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Tells the shards the time.
+    async fn tick(&self, shards: &[mpsc::Sender<Command>]) -> Result<UnixNanos, ComponentError> {
+        let now = self.context.services.clock.now();
+        for shard in shards {
+            shard.send(Command::Tick(now)).await.map_err(|_| shard_ended())?;
+        }
+        Ok(now)
+    }
+
+    /// Hands on what the shards find; at their end keeps what they have learnt.
+    async fn tell(&self, mut reports: mpsc::Receiver<Report>, output: &Output, mut save: Save) -> Result<(), ComponentError> {
+        let storage = &self.context.services.storage;
+        let (mut ended, mut shared) = (0, None);
+        while let Some(report) = reports.recv().await {
+            match report {
+                Report::Anomalies(anomalies) => {
+                    let found = anomalies.len() as u64;
+                    if output.send(Payload::Anomalies(Arc::new(anomalies))).await.is_err() {
+                        self.context.counters.event("anomalies_undelivered", found);
+                    }
+                }
+                Report::Chunk(bytes) => {
+                    let storage = Arc::clone(storage);
+                    let wrote = tokio::task::spawn_blocking(move || {
+                        let result = save.chunk(&*storage, &bytes);
+                        (save, result)
+                    });
+                    let result;
+                    (save, result) = wrote.await.map_err(not_saved)?;
+                    result.map_err(not_saved)?;
+                }
+                Report::Ended(sources) => {
+                    ended += 1;
+                    shared = Some(sources);
+                }
+            }
+        }
+        let (Some(sources), true) = (shared, ended == self.shards) else { return Err(shard_ended()) };
+        let storage = Arc::clone(storage);
+        tokio::task::spawn_blocking(move || save.finish(&*storage, sources)).await.map_err(not_saved)?.map_err(not_saved)
+    }
+}
+
+fn shard_ended() -> ComponentError {
+    ComponentError::new("a thread of the detector ended early; what it had learnt since the last start is lost")
+}
+
+fn not_saved(error: impl std::fmt::Display) -> ComponentError {
+    ComponentError(format!("what was learnt could not be saved: {error}; the state of the last orderly stop stays in force"))
+}

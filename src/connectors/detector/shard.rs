@@ -1,0 +1,107 @@
+//! A shard is one thread that owns its series: no locks, no sharing.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Once};
+
+use tokio::sync::mpsc;
+
+use super::core::{Core, Feed, Outcome};
+use super::state;
+use super::watermark::Sources;
+use crate::model::{Anomaly, UnixNanos};
+use crate::pipeline::{Counters, Flight};
+
+/// Feeds that wait in front of a shard before the detector's input waits.
+const QUEUE: usize = 64;
+
+/// What a shard is told.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// Take this in.
+    Feed(Feed, Flight),
+    /// The clock shows this.
+    Tick(UnixNanos),
+}
+
+/// What a shard tells.
+#[derive(Debug)]
+pub(super) enum Report {
+    /// Found.
+    Anomalies(Vec<Anomaly>),
+    /// A part of its state, at its end.
+    Chunk(Vec<u8>),
+    /// It has ended, and told all of its state.
+    Ended(Sources),
+}
+
+/// What all shards of a detector share.
+#[derive(Clone, Debug)]
+pub(super) struct Shared {
+    pub(super) counters: Arc<Counters>,
+    pub(super) reports: mpsc::Sender<Report>,
+    /// The series limit is worth one warning.
+    pub(super) warned: Arc<Once>,
+}
+
+/// Starts the thread of one shard. It ends when its commands do, or when nobody listens to its reports.
+pub(super) fn start(number: usize, core: Core, shared: Shared) -> std::io::Result<mpsc::Sender<Command>> {
+    let (sender, commands) = mpsc::channel(QUEUE);
+    std::thread::Builder::new().name(format!("detector-{number}")).spawn(move || {
+        // An error is that nobody listens any more: the detector was cut off.
+        let _ = run(core, commands, &shared);
+    })?;
+    Ok(sender)
+}
+
+type Unheard = mpsc::error::SendError<Report>;
+
+fn run(mut core: Core, mut commands: mpsc::Receiver<Command>, shared: &Shared) -> Result<(), Unheard> {
+    while let Some(command) = commands.blocking_recv() {
+        match command {
+            Command::Feed(feed, mut flight) => {
+                let outcome = core.observe(feed);
+                for (&reason, &records) in &outcome.dropped {
+                    flight.dropped(records, reason);
+                }
+                flight.sent();
+                warn_once(&core, &outcome.dropped, shared);
+                report(outcome, shared)?;
+            }
+            Command::Tick(now) => report(core.tick(now), shared)?,
+        }
+    }
+    let sources = state::encode(&mut core, |chunk| shared.reports.blocking_send(Report::Chunk(chunk)))?;
+    shared.reports.blocking_send(Report::Ended(sources))
+}
+
+fn report(outcome: Outcome, shared: &Shared) -> Result<(), Unheard> {
+    let Outcome { anomalies, dropped, closed, added, forgotten } = outcome;
+    let found = anomalies.len() as u64;
+    let late = dropped.get("late").copied().unwrap_or(0);
+    for (event, times) in [
+        ("late_observations", late),
+        ("buckets_closed", closed),
+        ("series_added", added),
+        ("series_forgotten", forgotten),
+        ("anomalies", found),
+    ] {
+        if times > 0 {
+            shared.counters.event(event, times);
+        }
+    }
+    if found > 0 { shared.reports.blocking_send(Report::Anomalies(anomalies)) } else { Ok(()) }
+}
+
+fn warn_once(core: &Core, dropped: &BTreeMap<&'static str, u64>, shared: &Shared) {
+    if dropped.contains_key("series_limit") {
+        shared.warned.call_once(|| {
+            tracing::warn!(
+                environment = %core.settings.environment,
+                component = core.settings.name,
+                series_of_shard = core.series(),
+                "the limit of series is reached: what belongs to further ones is not learnt; raise `max_series`, or \
+                 look for an attribute or a span name that has too many values"
+            );
+        });
+    }
+}

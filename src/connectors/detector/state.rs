@@ -1,0 +1,219 @@
+//! What is learnt, in the store: a header, and chunks of groups.
+//!
+//! Encoded with postcard. Two generations take turns, and the header is written last, so that an interrupted
+//! save leaves the one before in force. Groups are dealt to the shards anew when they are loaded.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::anomaly::VERSION;
+use super::bucket::Kind;
+use super::core::{Core, Settings, shard_of};
+use super::group::{Group, Key};
+use super::watermark::Sources;
+use crate::model::{Entity, Signal, SpanKind, UnixNanos};
+use crate::pipeline::{ComponentId, Context};
+use crate::storage::{Storage, StorageError};
+
+/// Of the encoding.
+const FORMAT: u32 = 1;
+
+/// Groups in one value of the store.
+const CHUNK: usize = 1000;
+
+/// What all shards have in common.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Header {
+    format: u32,
+    model: String,
+    /// Nanoseconds.
+    bucket: u64,
+    sources: Sources,
+    chunks: u32,
+    generation: u8,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SavedKey {
+    service: String,
+    instance: Option<String>,
+    operation: Option<String>,
+    span_kind: Option<SpanKind>,
+    attributes: Vec<(String, String)>,
+    metric: String,
+    unit: String,
+    kind: Kind,
+    signal: Signal,
+}
+
+/// Why a state cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LoadError {
+    /// The store.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// Another version wrote it, or another bucket was configured.
+    #[error("{0}")]
+    Other(String),
+    /// It is damaged.
+    #[error("`{key}` cannot be read: {error}")]
+    Damaged {
+        /// Which value.
+        key: String,
+        /// What is wrong.
+        error: postcard::Error,
+    },
+}
+
+/// Where a detector keeps its state.
+#[derive(Clone, Debug)]
+pub(super) struct Place(String);
+
+impl Place {
+    pub(super) fn new(context: &Context) -> Self {
+        Self::of(context.environment.as_str(), &context.id)
+    }
+
+    pub(super) fn of(environment: &str, id: &ComponentId) -> Self {
+        Self(format!("detector/{environment}/{id}"))
+    }
+
+    fn header(&self) -> String {
+        format!("{}/header", self.0)
+    }
+
+    fn chunk(&self, generation: u8, number: u32) -> String {
+        format!("{}/{generation}/{number}", self.0)
+    }
+}
+
+/// A core per entry of `settings`, with what was saved, if something was.
+pub(super) fn load(
+    storage: &dyn Storage,
+    place: &Place,
+    settings: &[Arc<Settings>],
+    now: UnixNanos,
+) -> Result<(Vec<Core>, Option<Header>), LoadError> {
+    let mut cores: Vec<Core> = settings.iter().map(|s| Core::new(Arc::clone(s), now)).collect();
+    let Some(header) = read_header(storage, place)? else { return Ok((cores, None)) };
+    let bucket = settings.first().map_or(0, |s| s.timing.bucket);
+    if header.format != FORMAT || header.model != VERSION {
+        return Err(LoadError::Other(format!("it was learnt by another version (model {})", header.model)));
+    }
+    if header.bucket != bucket {
+        let seconds = |nanos: u64| nanos / UnixNanos::SECOND;
+        return Err(LoadError::Other(format!(
+            "it was learnt in buckets of {} s, and `bucket` is now {} s",
+            seconds(header.bucket),
+            seconds(bucket)
+        )));
+    }
+    for core in &mut cores {
+        core.sources = header.sources.clone();
+    }
+    for number in 0..header.chunks {
+        let key = place.chunk(header.generation, number);
+        let bytes = storage.get(&key)?.unwrap_or_default();
+        let groups: Vec<(SavedKey, Group)> =
+            postcard::from_bytes(&bytes).map_err(|error| LoadError::Damaged { key: key.clone(), error })?;
+        for (saved, group) in groups {
+            let key = saved.into_key();
+            let shard = shard_of(&key.entity, cores.len());
+            if let Some(core) = cores.get_mut(shard) {
+                core.restore(key, group);
+            }
+        }
+    }
+    Ok((cores, Some(header)))
+}
+
+fn read_header(storage: &dyn Storage, place: &Place) -> Result<Option<Header>, LoadError> {
+    let key = place.header();
+    match storage.get(&key)? {
+        Some(bytes) => postcard::from_bytes(&bytes).map(Some).map_err(|error| LoadError::Damaged { key, error }),
+        None => Ok(None),
+    }
+}
+
+/// The groups of `core` in an order of their own, encoded in chunks; and the sources, which all shards share.
+pub(super) fn encode<E>(core: &mut Core, mut emit: impl FnMut(Vec<u8>) -> Result<(), E>) -> Result<Sources, E> {
+    core.sort_sources();
+    let mut groups: Vec<(&Key, &Group)> = core.groups.iter().collect();
+    groups.sort_unstable_by(|a, b| a.0.cmp(b.0));
+    for chunk in groups.chunks(CHUNK) {
+        let saved: Vec<(SavedKey, &Group)> = chunk.iter().map(|(key, group)| (SavedKey::new(key), *group)).collect();
+        // Nothing in a group refuses to be encoded, and memory is the only other limit.
+        if let Ok(bytes) = postcard::to_stdvec(&saved) {
+            emit(bytes)?;
+        }
+    }
+    Ok(core.sources.clone())
+}
+
+/// Writes the chunks of all shards one by one, and the header last.
+#[derive(Debug)]
+pub(super) struct Save {
+    place: Place,
+    bucket: u64,
+    generation: u8,
+    chunks: u32,
+    /// Generation and number of chunks of the save before.
+    before: Option<(u8, u32)>,
+}
+
+impl Save {
+    /// After the state of `before` was loaded.
+    pub(super) fn new(place: Place, bucket: u64, before: Option<&Header>) -> Self {
+        let before = before.map(|h| (h.generation, h.chunks));
+        let generation = before.map_or(0, |(generation, _)| 1 - generation.min(1));
+        Self { place, bucket, generation, chunks: 0, before }
+    }
+
+    pub(super) fn chunk(&mut self, storage: &dyn Storage, bytes: &[u8]) -> Result<(), StorageError> {
+        storage.put(&[(&self.place.chunk(self.generation, self.chunks), bytes)])?;
+        self.chunks += 1;
+        Ok(())
+    }
+
+    /// From now on this save is in force; the room of the one before is given back.
+    pub(super) fn finish(self, storage: &dyn Storage, sources: Sources) -> Result<(), StorageError> {
+        let header = Header {
+            format: FORMAT,
+            model: VERSION.to_owned(),
+            bucket: self.bucket,
+            sources,
+            chunks: self.chunks,
+            generation: self.generation,
+        };
+        let bytes = postcard::to_stdvec(&header).map_err(|e| StorageError(format!("cannot encode the learnt state: {e}")))?;
+        storage.put(&[(&self.place.header(), &bytes)])?;
+        let Some((generation, chunks)) = self.before else { return Ok(()) };
+        let old: Vec<String> = (0..chunks).map(|number| self.place.chunk(generation, number)).collect();
+        let empty: Vec<(&str, &[u8])> = old.iter().map(|key| (key.as_str(), &[][..])).collect();
+        storage.put(&empty)
+    }
+}
+
+impl SavedKey {
+    fn new(key: &Key) -> Self {
+        let Entity { service, instance, operation, kind, attributes } = Entity::clone(&key.entity);
+        Self {
+            service,
+            instance,
+            operation,
+            span_kind: kind,
+            attributes,
+            metric: key.metric.to_string(),
+            unit: key.unit.to_string(),
+            kind: key.kind,
+            signal: key.signal,
+        }
+    }
+
+    fn into_key(self) -> Key {
+        let Self { service, instance, operation, span_kind, attributes, metric, unit, kind, signal } = self;
+        let entity = Arc::new(Entity { service, instance, operation, kind: span_kind, attributes });
+        Key { entity, metric: metric.into(), kind, unit: unit.into(), signal }
+    }
+}

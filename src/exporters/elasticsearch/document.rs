@@ -1,0 +1,469 @@
+//! An anomaly as a document of the Elastic Common Schema.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::config::DataStream;
+use crate::model::{Anomaly, Direction, Entity, Severity, Signal, SpanKind, UnixNanos};
+
+/// The version of the Elastic Common Schema that the fields follow.
+const ECS: &str = "8.17.0";
+
+/// One anomaly as it is written. Numbers that JSON cannot hold (NaN, infinity) are left out.
+#[derive(Debug, Serialize)]
+pub(super) struct Document<'a> {
+    /// End of the window: when it could be known at the earliest.
+    #[serde(rename = "@timestamp")]
+    timestamp: String,
+    message: String,
+    ecs: Ecs,
+    data_stream: Stream<'a>,
+    event: Event<'a>,
+    rule: Rule<'a>,
+    observer: Observer,
+    service: Service<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    transaction: Option<Transaction<'a>>,
+    /// Those of the entity's attributes that the Elastic Common Schema has fields for, by dotted name.
+    #[serde(flatten)]
+    attributes: BTreeMap<&'static str, Attribute<'a>>,
+    anomaly: Finding<'a>,
+}
+
+#[derive(Debug, Serialize)]
+struct Ecs {
+    version: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+struct Stream<'a> {
+    r#type: &'static str,
+    dataset: &'a str,
+    namespace: &'a str,
+}
+
+#[derive(Debug, Serialize)]
+struct Event<'a> {
+    kind: &'static str,
+    r#type: [&'static str; 1],
+    action: &'static str,
+    module: &'static str,
+    dataset: &'a str,
+    provider: &'static str,
+    id: &'a str,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    reason: String,
+    start: String,
+    end: String,
+    /// Nanoseconds.
+    duration: u64,
+    /// 1 to 99.
+    severity: u8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    risk_score: Option<f64>,
+}
+
+#[derive(Debug, Serialize)]
+struct Rule<'a> {
+    id: String,
+    name: String,
+    version: &'a str,
+    category: &'static str,
+    ruleset: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+struct Observer {
+    vendor: &'static str,
+    product: &'static str,
+    r#type: &'static str,
+    version: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+struct Service<'a> {
+    name: &'a str,
+    environment: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<Named<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Named<'a> {
+    name: &'a str,
+}
+
+#[derive(Debug, Serialize)]
+struct Transaction<'a> {
+    name: &'a str,
+    r#type: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Attribute<'a> {
+    Text(&'a str),
+    Number(u64),
+}
+
+#[derive(Debug, Serialize)]
+struct Finding<'a> {
+    id: &'a str,
+    fingerprint: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    score: Option<f64>,
+    severity: Severity,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    probability: Option<f64>,
+    direction: Direction,
+    is_interim: bool,
+    suppressed: bool,
+    status: &'static str,
+    detector: &'a crate::model::DetectorRef,
+    function: &'a str,
+    signal: Signal,
+    metric: Metric<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    actual: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    typical: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lower: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upper: Option<f64>,
+    /// `actual` less `typical`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deviation: Option<f64>,
+    window: Bucket,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sample_count: Option<u64>,
+    entity: Who<'a>,
+    source: Source<'a>,
+    /// By component of the model.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    explanation: BTreeMap<&'a str, Explanation<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Metric<'a> {
+    name: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    unit: &'a str,
+}
+
+#[derive(Debug, Serialize)]
+struct Bucket {
+    start: String,
+    end: String,
+    bucket_span_s: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct Who<'a> {
+    r#type: &'static str,
+    key: String,
+    fields: BTreeMap<&'a str, &'a str>,
+}
+
+#[derive(Debug, Serialize)]
+struct Source<'a> {
+    environment: &'a str,
+}
+
+#[derive(Debug, Serialize)]
+struct Explanation<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    surprise: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    share: Option<f64>,
+    text: &'a str,
+}
+
+impl<'a> Document<'a> {
+    /// The document of `anomaly` in `stream`. A function of its arguments alone: writing it again writes the same.
+    pub(super) fn new(anomaly: &'a Anomaly, stream: &'a DataStream) -> Self {
+        let entity = &anomaly.entity;
+        let (start, end) = (anomaly.window.start, anomaly.window.end);
+        Self {
+            timestamp: date(end),
+            message: message(anomaly),
+            ecs: Ecs { version: ECS },
+            data_stream: Stream { r#type: "logs", dataset: &stream.dataset, namespace: &stream.namespace },
+            event: Event {
+                // Elastic Security promotes alerts from `logs-*`; what is hardly unusual is not for that.
+                kind: if anomaly.severity == Severity::Warning { "event" } else { "alert" },
+                r#type: ["info"],
+                action: "anomaly-detected",
+                module: "anomaly",
+                dataset: &stream.dataset,
+                provider: "anomalyd",
+                id: &anomaly.id,
+                reason: anomaly.reasons.iter().map(|r| r.text.as_str()).collect::<Vec<_>>().join("; "),
+                start: date(start),
+                end: date(end),
+                duration: end.0.saturating_sub(start.0),
+                severity: severity_number(anomaly.score),
+                risk_score: finite(anomaly.score),
+            },
+            rule: Rule {
+                id: format!("{}/{}/{}", anomaly.detector.name, anomaly.metric, anomaly.function),
+                name: format!("Anomalous {} {}", anomaly.metric, anomaly.function),
+                version: &anomaly.detector.version,
+                category: "anomaly",
+                ruleset: "anomalyd",
+            },
+            observer: Observer {
+                vendor: "anomalyd",
+                product: "anomalyd",
+                r#type: "anomaly-detector",
+                version: env!("CARGO_PKG_VERSION"),
+            },
+            service: Service {
+                name: &entity.service,
+                environment: anomaly.environment.as_str(),
+                node: entity.instance.as_deref().map(|name| Named { name }),
+            },
+            transaction: transaction(anomaly),
+            attributes: known_attributes(entity),
+            anomaly: Finding::new(anomaly),
+        }
+    }
+}
+
+impl<'a> Finding<'a> {
+    fn new(anomaly: &'a Anomaly) -> Self {
+        let (start, end) = (anomaly.window.start, anomaly.window.end);
+        let explanation = anomaly
+            .reasons
+            .iter()
+            .map(|r| (r.component.as_str(), Explanation { surprise: finite(r.surprise), share: finite(r.share), text: &r.text }));
+        Self {
+            id: &anomaly.id,
+            fingerprint: &anomaly.fingerprint,
+            score: finite(anomaly.score),
+            severity: anomaly.severity,
+            probability: finite(anomaly.probability),
+            direction: anomaly.direction,
+            is_interim: false,
+            suppressed: false,
+            status: "open",
+            detector: &anomaly.detector,
+            function: &anomaly.function,
+            signal: anomaly.signal,
+            metric: Metric { name: &anomaly.metric, unit: &anomaly.unit },
+            actual: finite(anomaly.observed),
+            typical: finite(anomaly.expected),
+            lower: finite(anomaly.lower),
+            upper: finite(anomaly.upper),
+            deviation: finite(anomaly.observed - anomaly.expected),
+            window: Bucket { start: date(start), end: date(end), bucket_span_s: end.secs_f64() - start.secs_f64() },
+            sample_count: finite(anomaly.samples).map(|n| n.round().clamp(0.0, 9e15) as u64),
+            entity: Who::new(&anomaly.entity),
+            source: Source { environment: anomaly.environment.as_str() },
+            explanation: explanation.collect(),
+        }
+    }
+}
+
+impl<'a> Who<'a> {
+    fn new(entity: &'a Entity) -> Self {
+        let mut fields: BTreeMap<&str, &str> = entity.attributes.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        fields.insert("service.name", &entity.service);
+        if let Some(instance) = &entity.instance {
+            fields.insert("service.instance.id", instance);
+        }
+        if let Some(operation) = &entity.operation {
+            fields.insert("span.name", operation);
+        }
+        if let Some(kind) = entity.kind {
+            fields.insert("span.kind", kind.as_str());
+        }
+        let r#type = match entity {
+            Entity { operation: Some(_), .. } => "operation",
+            Entity { instance: Some(_), .. } => "instance",
+            _ => "service",
+        };
+        Self { r#type, key: entity.key(), fields }
+    }
+}
+
+/// What Elastic APM calls a transaction: an operation that the service itself serves.
+fn transaction(anomaly: &Anomaly) -> Option<Transaction<'_>> {
+    let r#type = match anomaly.entity.kind? {
+        SpanKind::Server => "request",
+        SpanKind::Consumer => "messaging",
+        _ => return None,
+    };
+    anomaly.entity.operation.as_deref().map(|name| Transaction { name, r#type })
+}
+
+fn known_attributes(entity: &Entity) -> BTreeMap<&'static str, Attribute<'_>> {
+    let known = entity.attributes.iter().filter_map(|(name, value)| {
+        Some(match name.as_str() {
+            "host.name" => ("host.name", Attribute::Text(value)),
+            "k8s.namespace.name" => ("kubernetes.namespace", Attribute::Text(value)),
+            "k8s.pod.name" => ("kubernetes.pod.name", Attribute::Text(value)),
+            "cloud.region" => ("cloud.region", Attribute::Text(value)),
+            "url.path" => ("url.path", Attribute::Text(value)),
+            "http.response.status_code" => ("http.response.status_code", Attribute::Number(value.parse().ok()?)),
+            _ => return None,
+        })
+    });
+    known.collect()
+}
+
+fn finite(value: f64) -> Option<f64> {
+    value.is_finite().then_some(value)
+}
+
+/// Elastic's numbers for severity go from 1 to 99.
+fn severity_number(score: f64) -> u8 {
+    if score.is_nan() { 1 } else { score.round().clamp(1.0, 99.0) as u8 }
+}
+
+fn date(time: UnixNanos) -> String {
+    time.rfc3339()
+}
+
+/// `checkout POST /pay (server): span p99 is 412 ms, expected 95 ms (80 ms to 120 ms)`.
+fn message(anomaly: &Anomaly) -> String {
+    let say = |value| quantity(value, &anomaly.unit);
+    format!(
+        "{} is {}, expected {} ({} to {})",
+        anomaly.series(),
+        say(anomaly.observed),
+        say(anomaly.expected),
+        say(anomaly.lower),
+        say(anomaly.upper)
+    )
+}
+
+/// A value and its unit as people write them.
+fn quantity(value: f64, unit: &str) -> String {
+    match (unit, value.abs()) {
+        _ if !value.is_finite() => "unknown".to_owned(),
+        ("s", size) if size > 0.0 && size < 1e-3 => format!("{} us", significant(value * 1e6)),
+        ("s", size) if size > 0.0 && size < 1.0 => format!("{} ms", significant(value * 1e3)),
+        ("" | "1", _) => significant(value),
+        (unit, _) => format!("{} {unit}", significant(value)),
+    }
+}
+
+/// Three significant digits: `0.0123`, `95`, `1230000`.
+fn significant(value: f64) -> String {
+    let size = value.abs();
+    if size == 0.0 {
+        return "0".to_owned();
+    }
+    if !(1e-6..1e15).contains(&size) {
+        return format!("{value:.2e}");
+    }
+    let decimals = (2.0 - size.log10().floor()).clamp(0.0, 9.0) as usize;
+    let text = format!("{value:.decimals$}");
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::model::{DetectorRef, Environment, Reason, Window};
+    use proptest::prelude::*;
+
+    pub(in crate::exporters::elasticsearch) fn anomaly(id: &str) -> Anomaly {
+        Anomaly {
+            id: id.to_owned(),
+            fingerprint: "nb2hi4dthixs6".to_owned(),
+            environment: Environment::new("production"),
+            detector: DetectorRef { name: "detector".to_owned(), kind: "ensemble".to_owned(), version: "1".to_owned() },
+            signal: Signal::Traces,
+            entity: Entity {
+                service: "checkout".to_owned(),
+                instance: None,
+                operation: Some("POST /pay".to_owned()),
+                kind: Some(SpanKind::Server),
+                attributes: vec![
+                    ("http.response.status_code".to_owned(), "200".to_owned()),
+                    ("k8s.pod.name".to_owned(), "checkout-7d9f".to_owned()),
+                    ("tier".to_owned(), "gold".to_owned()),
+                ],
+            },
+            metric: "span".to_owned(),
+            unit: "s".to_owned(),
+            function: "p99".to_owned(),
+            window: Window { start: UnixNanos::from_secs(1_789_000_020), end: UnixNanos::from_secs(1_789_000_080) },
+            observed: 0.412,
+            expected: 0.095,
+            lower: 0.08,
+            upper: 0.12,
+            samples: 731.4,
+            score: 91.5,
+            probability: 1e-9,
+            severity: Severity::Critical,
+            direction: Direction::Spike,
+            reasons: vec![
+                Reason {
+                    component: "time_of_day".to_owned(),
+                    surprise: 9.0,
+                    share: 0.7,
+                    text: "412 ms is far from the 95 ms usual at this time of day".to_owned(),
+                },
+                Reason { component: "ar4".to_owned(), surprise: 4.0, share: 0.3, text: "it rose within one bucket".to_owned() },
+            ],
+        }
+    }
+
+    #[test]
+    fn an_anomaly_becomes_a_document_of_the_elastic_common_schema() {
+        let (anomaly, stream) = (anomaly("mfrggzdfmztwq"), DataStream::of(&Environment::new("production")));
+        let document = serde_json::to_value(Document::new(&anomaly, &stream)).unwrap();
+        insta::with_settings!({ filters => vec![(env!("CARGO_PKG_VERSION"), "[version]")] }, {
+            insta::assert_json_snapshot!(document);
+        });
+    }
+
+    #[test]
+    fn what_is_hardly_unusual_is_an_event_and_not_an_alert() {
+        let stream = DataStream::of(&Environment::new("x"));
+        let mut anomaly = anomaly("a");
+        anomaly.severity = Severity::Warning;
+        assert_eq!(Document::new(&anomaly, &stream).event.kind, "event");
+    }
+
+    #[test]
+    fn quantities_are_written_as_people_write_them() {
+        let said: Vec<String> = [
+            (0.000_012_3, "s"),
+            (0.412, "s"),
+            (0.0, "s"),
+            (1.5, "s"),
+            (-0.25, "s"),
+            (0.123_4, "1"),
+            (1_234_567.0, "By"),
+            (12.0, ""),
+            (1e300, "1"),
+            (1e-12, "1"),
+            (f64::NAN, "s"),
+            (99.96, "1/s"),
+        ]
+        .iter()
+        .map(|(v, u)| quantity(*v, u))
+        .collect();
+        insta::assert_snapshot!(said.join("\n"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_number_breaks_a_document(observed: f64, expected: f64, score: f64, samples: f64, surprise: f64, start: u64, end: u64) {
+            let stream = DataStream::of(&Environment::new("x"));
+            let mut anomaly = anomaly("a");
+            (anomaly.observed, anomaly.expected, anomaly.score, anomaly.samples) = (observed, expected, score, samples);
+            anomaly.window = Window { start: UnixNanos(start), end: UnixNanos(end) };
+            anomaly.reasons[0].surprise = surprise;
+            let text = serde_json::to_string(&Document::new(&anomaly, &stream)).unwrap();
+            prop_assert!(!text.contains("null") && !text.contains("NaN"), "{text}");
+            let back: serde_json::Value = serde_json::from_str(&text).unwrap();
+            prop_assert!((1..=99).contains(&back["event"]["severity"].as_u64().unwrap()));
+        }
+    }
+}

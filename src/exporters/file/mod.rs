@@ -1,0 +1,130 @@
+//! Writes anomalies to a file, one JSON object per line.
+
+mod config;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+pub use config::{Config, Rotation};
+
+use crate::model::{Anomaly, Payload, PayloadKind};
+use crate::pipeline::{BuildError, ComponentError, Context, Exporter, Factory, Flight, Input, Instance, Make, Problem, Status};
+use crate::storage::LineFile;
+
+/// The first wait after a write that failed; doubled each time.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+/// The longest wait.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// Deliveries that wait already are written together up to about this many bytes.
+const MAX_BATCH: usize = 1 << 20;
+
+/// The component type.
+pub const FACTORY: Factory = Factory {
+    kind: "file",
+    about: "Writes anomalies to a file, one JSON object per line.",
+    acknowledgement: "an anomaly is done when it is on disk",
+    schema: <Config as schemars::JsonSchema>::json_schema,
+    implicit: false,
+    gives: |kind| (kind == PayloadKind::Anomalies).then_some(kind),
+    check,
+    make: Make::Exporter(make),
+};
+
+fn check(config: &serde_json::Value) -> Vec<Problem> {
+    let Ok(config) = serde_json::from_value::<Config>(config.clone()) else { return Vec::new() };
+    let mut problems = Vec::new();
+    if config.path.as_os_str().is_empty() || config.path.is_dir() {
+        problems.push(Problem {
+            path: vec!["path".to_owned()],
+            message: format!("`{}` is not a file: expected a path such as `/var/log/anomalies.ndjson`", config.path.display()),
+            hint: None,
+            fatal: true,
+        });
+    }
+    problems
+}
+
+fn make(instance: Instance) -> Result<Box<dyn Exporter>, BuildError> {
+    let Instance { config, context } = instance;
+    let config: Config = serde_json::from_value(config).map_err(ComponentError::new)?;
+    let rotation = config.rotation.map(|r| crate::storage::Rotation { max_size: r.max_size.bytes(), backups: r.backups });
+    Ok(Box::new(FileExporter { file: LineFile::new(config.path, rotation), context }))
+}
+
+struct FileExporter {
+    file: LineFile,
+    context: Context,
+}
+
+impl FileExporter {
+    /// Writes `lines`, however long it takes.
+    async fn write(&self, lines: Bytes) {
+        let mut wait = FIRST_WAIT;
+        let mut trouble: Option<String> = None;
+        while let Err(error) = self.try_write(lines.clone()).await {
+            self.context.counters.event("write_errors", 1);
+            if trouble.as_ref() != Some(&error) {
+                tracing::warn!(environment = %self.context.environment, exporter = %self.context.id, "anomalies wait: {error}");
+                let message = format!("{error}; it is tried again: make room there, or correct `path`");
+                self.context.health.set(Status::RecoverableError(message));
+                trouble = Some(error);
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(LONGEST_WAIT);
+        }
+        if trouble.is_some() {
+            self.context.health.set(Status::Ok);
+        }
+    }
+
+    async fn try_write(&self, lines: Bytes) -> Result<(), String> {
+        let file = self.file.clone();
+        let written = tokio::task::spawn_blocking(move || file.append(&lines)).await;
+        written.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
+    }
+}
+
+/// Adds one line per anomaly; what cannot be written as JSON is dropped.
+fn add(lines: &mut Vec<u8>, anomalies: &[Anomaly], flight: &mut Flight) {
+    for anomaly in anomalies {
+        match serde_json::to_vec(anomaly) {
+            Ok(line) => {
+                lines.extend_from_slice(&line);
+                lines.push(b'\n');
+            }
+            Err(error) => {
+                tracing::error!(anomaly = anomaly.id, %error, "an anomaly cannot be written as JSON");
+                flight.dropped(1, "not_json");
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Exporter for FileExporter {
+    async fn run(self: Box<Self>, mut input: Input) -> Result<(), ComponentError> {
+        while let Some(first) = input.recv().await {
+            let (mut lines, mut flights) = (Vec::new(), Vec::new());
+            let mut next = Some(first);
+            while let Some(mut delivery) = next {
+                if let Payload::Anomalies(anomalies) = &delivery.payload {
+                    add(&mut lines, anomalies, &mut delivery.flight);
+                    flights.push(delivery.flight);
+                } else {
+                    // The graph is checked, so nothing else comes.
+                    delivery.flight.dropped_rest("not_anomalies");
+                }
+                next = if lines.len() < MAX_BATCH { input.try_recv() } else { None };
+            }
+            if !lines.is_empty() {
+                self.write(lines.into()).await;
+            }
+            flights.into_iter().for_each(Flight::sent);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,112 @@
+//! The exporter against real files.
+
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::*;
+use crate::model::{DetectorRef, Direction, Entity, Environment, Severity, Signal, UnixNanos, Window};
+use crate::pipeline::{ComponentId, Edge, Output, Services, SystemClock};
+use crate::storage::MemoryStorage;
+
+fn anomaly(n: usize) -> Anomaly {
+    Anomaly {
+        id: format!("id{n}"),
+        fingerprint: "series".to_owned(),
+        environment: Environment::new("test"),
+        detector: DetectorRef { name: "detector".to_owned(), kind: "ensemble".to_owned(), version: "1".to_owned() },
+        signal: Signal::Logs,
+        entity: Entity::service("checkout"),
+        metric: "log.records".to_owned(),
+        unit: "1/s".to_owned(),
+        function: "rate".to_owned(),
+        window: Window { start: UnixNanos::from_secs(60), end: UnixNanos::from_secs(120) },
+        observed: 9.5,
+        expected: 1.0,
+        lower: 0.5,
+        upper: 2.0,
+        samples: 570.0,
+        score: 80.0,
+        probability: 0.001,
+        severity: Severity::Critical,
+        direction: Direction::Spike,
+        reasons: Vec::new(),
+    }
+}
+
+/// Starts an exporter with this configuration.
+fn start(config: serde_json::Value) -> (Context, Edge, tokio::task::JoinHandle<Result<(), ComponentError>>) {
+    let context = Context {
+        environment: Environment::new("test"),
+        id: ComponentId::parse("file").unwrap(),
+        counters: Arc::default(),
+        health: crate::pipeline::Health::default(),
+        shutdown: tokio_util::sync::CancellationToken::new(),
+        services: Services {
+            clock: Arc::new(SystemClock),
+            storage: Arc::new(MemoryStorage::default()),
+            data_dir: std::env::temp_dir(),
+            registry: crate::pipeline::Registry::default(),
+            queue_capacity: 4,
+        },
+    };
+    assert_eq!(check(&config), []);
+    let exporter = make(Instance { config, context: context.clone() }).unwrap();
+    let (edge, input) = Input::queue(4, Arc::clone(&context.counters));
+    (context, edge, tokio::spawn(exporter.run(input)))
+}
+
+async fn send(edge: &Edge, anomalies: std::ops::Range<usize>) {
+    let payload = Payload::Anomalies(Arc::new(anomalies.map(anomaly).collect()));
+    Output::new(vec![edge.clone()]).send(payload).await.unwrap();
+}
+
+fn ids(path: &std::path::Path) -> Vec<String> {
+    let text = std::fs::read_to_string(path).unwrap();
+    text.lines().map(|l| serde_json::from_str::<Anomaly>(l).unwrap().id).collect()
+}
+
+#[tokio::test]
+async fn every_anomaly_is_a_line_that_reads_back_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("new/anomalies.ndjson");
+    let (context, edge, task) = start(json!({ "path": path }));
+    send(&edge, 0..3).await;
+    send(&edge, 3..5).await;
+    drop(edge);
+    task.await.unwrap().unwrap();
+    assert_eq!(ids(&path), ["id0", "id1", "id2", "id3", "id4"]);
+    let first = std::fs::read_to_string(&path).unwrap().lines().next().unwrap().to_owned();
+    assert_eq!(serde_json::from_str::<Anomaly>(&first).unwrap(), anomaly(0));
+    let counts = context.counters.of(PayloadKind::Anomalies);
+    assert_eq!((counts.received, counts.sent, counts.in_flight, counts.balanced()), (5, 5, 0, true));
+}
+
+#[tokio::test]
+async fn nothing_is_lost_while_the_file_cannot_be_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let blocked = folder.path().join("blocked");
+    std::fs::write(&blocked, "a file where a folder should be").unwrap();
+    let path = blocked.join("anomalies.ndjson");
+    let (context, edge, task) = start(json!({ "path": path, "rotation": { "max_size": "1MiB" } }));
+    send(&edge, 0..2).await;
+    while context.health.get().message().is_none() {
+        tokio::task::yield_now().await;
+    }
+    let Status::RecoverableError(message) = context.health.get() else { panic!("{:?}", context.health.get()) };
+    assert!(message.starts_with(&format!("cannot write {}: ", path.display())), "{message}");
+    assert_eq!(context.counters.of(PayloadKind::Anomalies).in_flight, 2);
+    std::fs::remove_file(&blocked).unwrap();
+    drop(edge);
+    task.await.unwrap().unwrap();
+    assert_eq!(ids(&path), ["id0", "id1"]);
+    assert_eq!((context.health.get(), context.counters.of(PayloadKind::Anomalies).sent), (Status::Ok, 2));
+}
+
+#[test]
+fn a_folder_is_not_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let problems = check(&json!({ "path": folder.path() }));
+    assert_eq!(problems.len(), 1);
+    assert!(problems[0].fatal && problems[0].message.contains("is not a file"));
+}

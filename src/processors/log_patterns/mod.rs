@@ -1,0 +1,161 @@
+//! Counts log records per service and severity band, in steps of 10 s of event time. Templates come later.
+
+mod config;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use serde::Deserialize as _;
+
+pub use self::config::{Config, Severity};
+use crate::model::{
+    AttributeRange, Batch, Entity, LogRecords, Measure, Observation, Observations, Payload, PayloadKind, SeverityBand, Signal,
+    Symbol, Telemetry, UnixNanos, Value,
+};
+use crate::pipeline::{BuildError, Factory, Instance, Make, Processed, Processor};
+use crate::text::clip;
+
+/// The processor's type.
+pub const FACTORY: Factory = Factory {
+    kind: "log_patterns",
+    about: "Counts log records per service and severity (it does not tell the templates of messages apart yet).",
+    acknowledgement: "A log record counts as sent when the detector has taken its count in; nothing is kept in between.",
+    schema: |generator| generator.subschema_for::<Config>(),
+    implicit: true,
+    gives: |kind| (kind == PayloadKind::Telemetry(Signal::Logs)).then_some(PayloadKind::Observations),
+    check: |_| Vec::new(),
+    make: Make::Processor(make),
+};
+
+/// Records are counted over steps of this width, which divides every bucket.
+const STEP: u64 = 10 * UnixNanos::SECOND;
+
+/// What the observations are called, and their unit.
+const METRIC: (&str, &str) = ("log.records", "{record}");
+
+/// What a sender that does not say its service is called, as OpenTelemetry has it.
+const UNKNOWN_SERVICE: &str = "unknown_service";
+
+/// Names are cut to this many bytes.
+const MAX_TEXT: usize = 512;
+
+/// Entities that are kept for the next batch. They are only a cache: when it is full it starts anew.
+const MAX_ENTITIES: usize = 100_000;
+
+fn make(instance: Instance) -> Result<Box<dyn Processor>, BuildError> {
+    let config = match instance.config {
+        serde_json::Value::Null => Config::default(),
+        config => Config::deserialize(config).map_err(BuildError::new)?,
+    };
+    Ok(Box::new(LogPatterns::new(&config)))
+}
+
+/// The processor.
+struct LogPatterns {
+    ignore: Vec<SeverityBand>,
+    entities: HashMap<Box<str>, [Option<Arc<Entity>>; 6]>,
+    metric: Arc<str>,
+    unit: Arc<str>,
+}
+
+impl LogPatterns {
+    fn new(config: &Config) -> Self {
+        let band = |severity: &Severity| match severity {
+            Severity::Trace => SeverityBand::Trace,
+            Severity::Debug => SeverityBand::Debug,
+            Severity::Info => SeverityBand::Info,
+            Severity::Warn => SeverityBand::Warn,
+            Severity::Error => SeverityBand::Error,
+            Severity::Fatal => SeverityBand::Fatal,
+        };
+        Self {
+            ignore: config.ignore.iter().map(band).collect(),
+            entities: HashMap::new(),
+            metric: Arc::from(METRIC.0),
+            unit: Arc::from(METRIC.1),
+        }
+    }
+
+    fn entity(&mut self, service: &str, band: SeverityBand) -> Arc<Entity> {
+        if !self.entities.contains_key(service) {
+            if self.entities.len() >= MAX_ENTITIES {
+                self.entities.clear();
+            }
+            self.entities.insert(service.into(), Default::default());
+        }
+        let make = || {
+            let attributes = vec![("severity".to_owned(), band.as_str().to_owned())];
+            Arc::new(Entity { attributes, ..Entity::service(service) })
+        };
+        match self.entities.get_mut(service).and_then(|bands| bands.get_mut(band as usize)) {
+            Some(slot) => Arc::clone(slot.get_or_insert_with(make)),
+            None => make(),
+        }
+    }
+}
+
+impl Processor for LogPatterns {
+    fn process(&mut self, payload: Payload) -> Processed {
+        let Payload::Telemetry(telemetry) = &payload else { return Processed::all(payload) };
+        let Telemetry { environment, source, batch: Batch::Logs(logs) } = &**telemetry else { return Processed::all(payload) };
+        let (mut ignored, mut no_time, mut newest) = (0, 0, UnixNanos::default());
+        let mut counts: BTreeMap<(Symbol, SeverityBand, UnixNanos), f64> = BTreeMap::new();
+        let key = logs.symbols.find("service.name");
+        // Records of one resource follow each other.
+        let mut last: Option<(AttributeRange, Symbol)> = None;
+        for record in &logs.rows {
+            newest = newest.max(record.time);
+            let band = SeverityBand::from_number(record.severity_number);
+            if self.ignore.contains(&band) {
+                ignored += 1;
+                continue;
+            }
+            if record.time == UnixNanos::default() {
+                no_time += 1;
+                continue;
+            }
+            let service = match last {
+                Some((range, service)) if range == record.resource => service,
+                _ => {
+                    let service = service(logs, key, record.resource);
+                    last = Some((record.resource, service));
+                    service
+                }
+            };
+            *counts.entry((service, band, record.time.floor(STEP))).or_default() += 1.0;
+        }
+        let items = counts
+            .into_iter()
+            .map(|((service, band, time), count)| {
+                let name = match logs.symbols.get(service) {
+                    "" => UNKNOWN_SERVICE,
+                    named => clip(named, MAX_TEXT),
+                };
+                Observation {
+                    entity: self.entity(name, band),
+                    metric: Arc::clone(&self.metric),
+                    unit: Arc::clone(&self.unit),
+                    time,
+                    measure: Measure::Count(count),
+                }
+            })
+            .collect();
+        let observations =
+            Observations { environment: environment.clone(), source: Arc::clone(source), signal: Signal::Logs, items, newest };
+        let dropped = [("severity_ignored", ignored), ("no_time", no_time)];
+        Processed {
+            output: Some(Payload::Observations(Arc::new(observations))),
+            dropped: dropped.into_iter().filter(|&(_, records)| records > 0).collect(),
+        }
+    }
+}
+
+/// The service's name; empty where the resource does not say.
+fn service(logs: &LogRecords, key: Option<Symbol>, resource: AttributeRange) -> Symbol {
+    match key.and_then(|key| logs.attributes.value(resource, key)) {
+        Some(Value::Str(name)) => name,
+        _ => Symbol::EMPTY,
+    }
+}

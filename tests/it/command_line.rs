@@ -1,0 +1,112 @@
+//! The command line as a person meets it.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use crate::support::daemon::Setup;
+use crate::support::project;
+
+/// Runs the binary in `folder`, with nothing of this machine's environment that could change what it prints.
+fn anomalyd(folder: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_anomalyd"));
+    for (name, _) in std::env::vars() {
+        if name.starts_with("RUST_") || name.ends_with("COLOR") || name == "COLUMNS" {
+            command.env_remove(name);
+        }
+    }
+    command.args(arguments).current_dir(folder).env("NO_COLOR", "1").output().expect("the binary runs")
+}
+
+/// Exit code, stdout and stderr in one text.
+fn told(output: &Output) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let code = output.status.code().map_or("none".to_owned(), |c| c.to_string());
+    format!("exit code {code}\n---- stdout\n{}---- stderr\n{}", text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn every_command_explains_itself() {
+    for command in ["run", "validate", "schema", "demo"] {
+        let output = anomalyd(&project("."), &[command, "--help"]);
+        assert!(output.status.success(), "{}", told(&output));
+        assert!(String::from_utf8_lossy(&output.stdout).contains(&format!("anomalyd {command}")), "{}", told(&output));
+    }
+}
+
+#[test]
+fn a_slip_in_a_command_is_answered_with_what_was_meant() {
+    let output = anomalyd(&project("."), &["vlaidate"]);
+    assert_eq!(output.status.code(), Some(2), "{}", told(&output));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("'validate'"), "{}", told(&output));
+}
+
+#[test]
+fn a_broken_configuration_keeps_the_daemon_from_starting_and_every_mistake_is_told() {
+    let mut setup = Setup::new();
+    setup.environment(
+        "production",
+        "receivers:
+  otlp: { protocols: { grcp: { endpoint: 127.0.0.1:4317 } } }
+  elasticsearch: { indices: [\"traces-*\"], api_key: \"${env:ANOMALYD_TEST_NOT_SET}\" }
+service:
+  pipelines:
+    traces: { receivers: [otlp, elasticsearch], processors: [red_metrics], exporters: [detektor] }
+    anomalies: { receivers: [detector], exporters: [console] }
+",
+    );
+    setup.config();
+    for command in ["run", "validate"] {
+        let output = anomalyd(&setup.path("."), &[command, "--config", "daemon.yml"]);
+        assert_eq!(output.status.code(), Some(78), "{command}: {}", told(&output));
+        let said = told(&output);
+        for part in ["production.yml:3:", "grcp", "grpc", "endpoints", "ANOMALYD_TEST_NOT_SET", "detektor", "detector"] {
+            assert!(said.contains(part), "{command} does not say `{part}`:\n{said}");
+        }
+    }
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let output = anomalyd(folder.path(), &["run", "--config", "nowhere.yml"]);
+    assert_eq!(output.status.code(), Some(78), "{}", told(&output));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("nowhere.yml"), "{}", told(&output));
+}
+
+#[test]
+fn the_examples_validate_as_they_are_shipped() {
+    for deployment in ["development", "staging", "production"] {
+        let file = format!("config/{deployment}.yml");
+        let examples = std::fs::read_to_string(project(&file)).unwrap_or_else(|e| panic!("{file}: {e}"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_anomalyd"));
+        // Secrets come from variables in the examples; here they have a value.
+        for name in variables(&examples).into_iter().chain(pipelines().iter().flat_map(|text| variables(text))) {
+            command.env(name, "a-value");
+        }
+        let output = command.args(["validate", "--config", &file]).current_dir(project(".")).output().expect("the binary runs");
+        assert!(output.status.success(), "{file}: {}", told(&output));
+        assert!(!told(&output).contains("a-value"), "no secret is printed: {}", told(&output));
+    }
+}
+
+fn pipelines() -> Vec<String> {
+    let folder = std::fs::read_dir(project("pipelines")).expect("pipelines/");
+    folder.map(|entry| std::fs::read_to_string(entry.expect("an entry").path()).expect("a pipeline file")).collect()
+}
+
+/// The names in `${env:NAME}` and `${NAME}`.
+fn variables(text: &str) -> Vec<String> {
+    let starts = text.match_indices("${").map(|(at, _)| text[at + 2..].trim_start_matches("env:"));
+    let names = starts.map(|rest| rest.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).next().unwrap_or("").to_owned());
+    names.filter(|name| !name.is_empty() && name != "file").collect()
+}
+
+#[test]
+fn the_schemas_are_json_documents_for_editors() {
+    for (kind, key) in [("daemon", "environments"), ("pipeline", "receivers")] {
+        let output = anomalyd(&project("."), &["schema", kind]);
+        assert!(output.status.success(), "{}", told(&output));
+        let schema: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        assert!(schema["properties"][key]["description"].is_string(), "{kind}: {schema:#}");
+    }
+}

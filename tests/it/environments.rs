@@ -1,0 +1,61 @@
+//! Two environments on two clusters at once: a fault in one never shows in the other.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::daemon::Setup;
+use crate::support::documents::apm;
+use crate::support::elasticsearch::{Elasticsearch, NEW, OLD, elasticsearch};
+use crate::support::history::{History, SLOW};
+use crate::support::{eventually, needs, pipelines, unique};
+
+/// The anomalies of one environment in a cluster, of whatever data stream.
+async fn anomalies(elasticsearch: &Elasticsearch, environment: &str) -> Vec<Value> {
+    let index = format!("logs-anomaly.*-{environment}");
+    elasticsearch.search(&index, json!({ "match_all": {} })).await
+}
+
+#[tokio::test]
+async fn a_fault_in_one_environment_never_shows_in_the_other() {
+    let (production, staging) = (needs!(elasticsearch(NEW)), needs!(elasticsearch(OLD)));
+    let (faulty, healthy) = (unique("production"), unique("staging"));
+    // The same service in both, at the same time, with the same calls but for the fault.
+    let calm = History::of_hours("checkout", 7);
+    let broken = calm.clone().with_fault();
+    let documents = calm.buckets * calm.calls_per_bucket * 2;
+    let mut setup = Setup::new();
+    for (elasticsearch, environment, history) in [(&production, &faulty, &broken), (&staging, &healthy, &calm)] {
+        let stream = format!("traces-apm-{environment}");
+        elasticsearch.data_stream(&stream).await;
+        elasticsearch.index(&stream, history.calls().map(|call| apm(&call, environment))).await;
+        // Read from the cluster, and reported to the same cluster.
+        let exporter = format!("  elasticsearch:\n{}", elasticsearch.yaml(4));
+        let receiver = elasticsearch.receiver(&stream);
+        setup.environment(environment, &pipelines::traces("elasticsearch", &receiver, "elasticsearch", &exporter));
+    }
+    let mut daemon = setup.start().await;
+    for environment in [&faulty, &healthy] {
+        let receiver = [("environment", environment.as_str()), ("class", "receiver")];
+        let all = format!("all documents of {environment} to be read");
+        daemon.metrics_when(&all, Duration::from_secs(60), |m| m.received(&receiver) == documents).await;
+    }
+    let found = eventually("anomalies in the cluster of the faulty environment", Duration::from_secs(60), async || {
+        let found = anomalies(&production, &faulty).await;
+        if found.is_empty() { Err(daemon.said()) } else { Ok(found) }
+    })
+    .await;
+    assert_eq!(daemon.stop().await.code(), Some(0), "{}", daemon.said());
+
+    let begin = broken.fault().rfc3339();
+    for anomaly in &found {
+        assert_eq!(anomaly["transaction"]["name"], json!(SLOW), "only what was broken is reported: {anomaly}");
+        assert!(
+            anomaly["event"]["start"].as_str().is_some_and(|start| start >= begin.as_str()),
+            "not before the fault: {anomaly}"
+        );
+    }
+    // Nothing anywhere about the environment that is well: neither in its own cluster nor in the other one.
+    assert_eq!(anomalies(&staging, "*").await, Vec::<Value>::new());
+    assert_eq!(anomalies(&production, &healthy).await, Vec::<Value>::new());
+}
