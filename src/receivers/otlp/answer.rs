@@ -81,7 +81,10 @@ impl Refusal {
 
     /// A media type that is not known.
     pub(super) fn media_type(found: Option<&str>) -> Self {
-        let found = found.map_or_else(|| "there is no content type".to_owned(), |t| format!("the content type is `{}`", super::build::shorten(t)));
+        let found = found.map_or_else(
+            || "there is no content type".to_owned(),
+            |t| format!("the content type is `{}`", super::build::shorten(t)),
+        );
         let message = format!("{found}: expected `application/x-protobuf` or `application/json`");
         Self::new(Code::InvalidArgument, StatusCode::UNSUPPORTED_MEDIA_TYPE, message)
     }

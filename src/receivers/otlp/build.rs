@@ -6,8 +6,8 @@ use std::ops::Range;
 
 use super::any_value::Any;
 use crate::model::{
-    AttributeRange, Attributes, Batch, LogRecord, LogRecords, Points, SeverityBand, Span, SpanKind, Spans, StatusCode,
-    Symbol, Symbols, UnixNanos, Value,
+    AttributeRange, Attributes, Batch, LogRecord, LogRecords, Points, SeverityBand, Span, SpanKind, Spans, StatusCode, Symbol,
+    Symbols, UnixNanos, Value,
 };
 
 /// 2000-01-01T00:00:00Z: nothing that speaks OTLP is older; an earlier time is a clock that was not set.
@@ -178,7 +178,8 @@ impl<C: Columns> Builder<C> {
         if self.size > self.limits.max_decoded_size {
             return Err(DecodeError::TooLarge(format!(
                 "the {} and their attributes need more than {} bytes when decoded: send smaller batches",
-                C::ROWS, self.limits.max_decoded_size
+                C::ROWS,
+                self.limits.max_decoded_size
             )));
         }
         Ok(())

@@ -44,9 +44,11 @@ pub(super) fn decode<C: Records>(bytes: &[u8], limits: Limits) -> Result<Decoded
     match read {
         Ok(()) => Ok(level.b.finish()),
         // serde's errors only carry text, so the builder is asked what it was.
-        Err(e) => Err(level.b.check_size().err().unwrap_or_else(|| {
-            DecodeError::Malformed(format!("the body is not OTLP/JSON: {e}{}", hint(bytes)))
-        })),
+        Err(e) => Err(level
+            .b
+            .check_size()
+            .err()
+            .unwrap_or_else(|| DecodeError::Malformed(format!("the body is not OTLP/JSON: {e}{}", hint(bytes))))),
     }
 }
 
@@ -371,7 +373,12 @@ impl Records for Spans {
         Ok(())
     }
 
-    fn field<'de, A: MapAccess<'de>>(b: &mut Builder<Self>, span: &mut SpanDraft, key: &str, map: &mut A) -> Result<(), A::Error> {
+    fn field<'de, A: MapAccess<'de>>(
+        b: &mut Builder<Self>,
+        span: &mut SpanDraft,
+        key: &str,
+        map: &mut A,
+    ) -> Result<(), A::Error> {
         match key {
             "traceId" => span.trace_id = map.next_value_seed(Hex("traceId"))?,
             "spanId" => span.span_id = map.next_value_seed(Hex("spanId"))?,
@@ -467,7 +474,12 @@ impl Records for Points {
         b.begin_metric(draft)
     }
 
-    fn field<'de, A: MapAccess<'de>>(b: &mut Builder<Self>, draft: &mut MetricDraft, key: &str, map: &mut A) -> Result<(), A::Error> {
+    fn field<'de, A: MapAccess<'de>>(
+        b: &mut Builder<Self>,
+        draft: &mut MetricDraft,
+        key: &str,
+        map: &mut A,
+    ) -> Result<(), A::Error> {
         let shape = match key {
             "name" => {
                 draft.name = symbol(b, map)?;

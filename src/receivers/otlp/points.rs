@@ -3,9 +3,7 @@
 //! Source: OpenTelemetry metrics data model.
 
 use super::build::{Builder, DecodeError, Fault, NO_RECORDED_VALUE};
-use crate::model::{
-    AttributeRange, Distribution, Metric, MetricKind, Point, PointValue, Points, Symbol, Temporality, UnixNanos,
-};
+use crate::model::{AttributeRange, Distribution, Metric, MetricKind, Point, PointValue, Points, Symbol, Temporality, UnixNanos};
 
 /// Buckets of one histogram point; SDKs make 160 by default, and a few hundred at most.
 const MAX_BUCKETS: usize = 16_384;
@@ -218,7 +216,6 @@ impl Builder<Points> {
             bins: (place(start), place(self.columns.bins.len())),
         }))
     }
-
 }
 
 fn check_total(buckets: impl Iterator<Item = u64>, count: u64) -> Checked<()> {

@@ -84,7 +84,8 @@ impl<'a> Reader<'a> {
                 return Ok(value);
             }
         }
-        let what = if self.rest.len() < 10 { "the protobuf message is cut off in a varint" } else { "a varint has more than 64 bits" };
+        let what =
+            if self.rest.len() < 10 { "the protobuf message is cut off in a varint" } else { "a varint has more than 64 bits" };
         Err(malformed(self.at, what))
     }
 
@@ -252,11 +253,17 @@ mod tests {
 
     #[test]
     fn broken_messages_are_errors_that_say_where() {
-        let messages: Vec<String> =
-            [&[0x08][..], &[0x0a, 5, b'x'], &[0x00], &[0x0c], &[0x0b, 0x08, 1], &[0x08, 255, 255, 255, 255, 255, 255, 255, 255, 255, 2]]
-                .iter()
-                .map(|b| walk(b).unwrap_err())
-                .collect();
+        let messages: Vec<String> = [
+            &[0x08][..],
+            &[0x0a, 5, b'x'],
+            &[0x00],
+            &[0x0c],
+            &[0x0b, 0x08, 1],
+            &[0x08, 255, 255, 255, 255, 255, 255, 255, 255, 255, 2],
+        ]
+        .iter()
+        .map(|b| walk(b).unwrap_err())
+        .collect();
         insta::assert_snapshot!(messages.join("\n"));
     }
 
