@@ -211,7 +211,7 @@ fn resource(writer: &mut Writer<'_>, fields: &Fields) {
 fn attributes(writer: &mut Writer<'_>, fields: &Fields) {
     for (path, values) in fields.runs() {
         let wanted = |name: &&str| if name.ends_with('.') { path.starts_with(*name) } else { path == *name };
-        if ATTRIBUTES.iter().any(|name| wanted(&name)) {
+        if ATTRIBUTES.iter().any(wanted) {
             writer.put_all(path, values);
         }
     }

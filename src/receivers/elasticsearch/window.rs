@@ -314,7 +314,7 @@ impl<S: Search> Poller<S> {
         self.hand_over(documents).await?;
         if part.again {
             self.context.counters.event("late_documents", self.new - before);
-        } else if let Some(last) = page.hits().last().and_then(|hit| hit.time()) {
+        } else if let Some(last) = page.hits().last().and_then(super::reply::Hit::time) {
             self.cursor.advance(last);
         }
         // The last page of a window is stored together with the window's end.
