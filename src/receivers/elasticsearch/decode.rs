@@ -9,11 +9,8 @@ use super::{ecs, metrics, otel, time};
 use crate::model::{Signal, UnixNanos};
 
 /// Where the shapes keep the environment's name.
-const ENVIRONMENT: [&str; 3] = [
-    "resource.attributes.deployment.environment.name",
-    "resource.attributes.deployment.environment",
-    "service.environment",
-];
+const ENVIRONMENT: [&str; 3] =
+    ["resource.attributes.deployment.environment.name", "resource.attributes.deployment.environment", "service.environment"];
 
 /// A document that was not taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,7 +42,13 @@ impl Decoder {
     ///
     /// # Errors
     /// Why it was not taken; then nothing was added.
-    pub(super) fn decode(&mut self, index: &str, time: UnixNanos, source: &str, columns: &mut Columns) -> Result<Signal, Rejected> {
+    pub(super) fn decode(
+        &mut self,
+        index: &str,
+        time: UnixNanos,
+        source: &str,
+        columns: &mut Columns,
+    ) -> Result<Signal, Rejected> {
         let malformed = |signal, detail| Rejected { signal, reason: Reason::Malformed, detail };
         if let Err(error) = self.fields.read(source) {
             self.fields = Fields::default();

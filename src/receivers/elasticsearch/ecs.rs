@@ -112,7 +112,9 @@ pub(super) fn span(fields: &Fields, time: UnixNanos, columns: &mut Columns) -> R
 /// What transactions and spans have in common.
 fn frame(fields: &Fields, time: UnixNanos, duration: &str, columns: &mut Columns) -> Result<Span, String> {
     let duration = match (fields.get(duration), fields.number(&["event.duration"])) {
-        (Some(micros), _) => micros.number().ok_or_else(|| format!("`{duration}` is not a number of microseconds: {}", json(micros)))? * 1e3,
+        (Some(micros), _) => {
+            micros.number().ok_or_else(|| format!("`{duration}` is not a number of microseconds: {}", json(micros)))? * 1e3
+        }
         (None, Some(nanos)) => nanos,
         (None, None) => return Err(format!("`{duration}` is missing")),
     };
@@ -208,8 +210,8 @@ fn resource(writer: &mut Writer<'_>, fields: &Fields) {
 
 fn attributes(writer: &mut Writer<'_>, fields: &Fields) {
     for (path, values) in fields.runs() {
-        let wanted = |name: &&str| if name.ends_with('.') { path.starts_with(*name) } else { path == *name };
-        if ATTRIBUTES.iter().any(|name| wanted(&name)) {
+        let wanted = |name: &&'static str| if name.ends_with('.') { path.starts_with(*name) } else { path == *name };
+        if ATTRIBUTES.iter().any(wanted) {
             writer.put_all(path, values);
         }
     }

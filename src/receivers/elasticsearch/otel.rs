@@ -140,7 +140,9 @@ mod tests {
 
     #[test]
     fn the_sampling_threshold_tells_how_many_calls_a_span_stands_for() {
-        for (state, count) in [("ot=th:0", Some(1.0)), ("vendor=x,ot=rv:1;th:c", Some(4.0)), ("ot=th:8", Some(2.0)), ("ot=th:fd70a4", Some(100.0))] {
+        for (state, count) in
+            [("ot=th:0", Some(1.0)), ("vendor=x,ot=rv:1;th:c", Some(4.0)), ("ot=th:8", Some(2.0)), ("ot=th:fd70a4", Some(100.0))]
+        {
             let found = adjusted_count(state);
             assert!(found.zip(count).is_some_and(|(a, b)| (a - b).abs() < 1e-3), "{state}: {found:?}");
         }

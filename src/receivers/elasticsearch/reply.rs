@@ -96,6 +96,11 @@ impl<'a> Page<'a> {
         Ok(page)
     }
 
+    /// Whether no index was searched at all.
+    pub(super) const fn is_of_nothing(&self) -> bool {
+        self.shards.total == 0
+    }
+
     /// The documents.
     pub(super) fn hits(&self) -> &[Hit<'a>] {
         &self.hits.hits
@@ -107,8 +112,10 @@ mod tests {
     use super::*;
 
     fn answer(shards: &str, more: &str) -> String {
-        format!(r#"{{"pit_id":"p2","took":3,"timed_out":false,"_shards":{shards},{more}"hits":{{"max_score":null,"hits":[
-            {{"_index":"a\u0062","_id":"1","_score":null,"_source":{{"x":"\ud800"}},"sort":["2024-01-15T10:30:00.000Z",0]}}]}}}}"#)
+        format!(
+            r#"{{"pit_id":"p2","took":3,"timed_out":false,"_shards":{shards},{more}"hits":{{"max_score":null,"hits":[
+            {{"_index":"a\u0062","_id":"1","_score":null,"_source":{{"x":"\ud800"}},"sort":["2024-01-15T10:30:00.000Z",0]}}]}}}}"#
+        )
     }
 
     #[test]

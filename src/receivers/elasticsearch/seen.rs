@@ -105,7 +105,10 @@ mod tests {
         let high = UnixNanos::from_secs(104);
         assert_eq!(seen.shrink(10, high), None);
         assert_eq!(seen.shrink(5, high), Some(UnixNanos::from_secs(103)));
-        assert_eq!((seen.len(), seen.contains(UnixNanos::from_secs(102), 5), seen.contains(UnixNanos::from_secs(103), 6)), (4, false, true));
+        assert_eq!(
+            (seen.len(), seen.contains(UnixNanos::from_secs(102), 5), seen.contains(UnixNanos::from_secs(103), 6)),
+            (4, false, true)
+        );
         assert_eq!(seen.shrink(0, high), Some(high));
         assert_eq!(seen.len(), 2, "the newest second stays, or its documents would be read twice");
         seen.forget_before(UnixNanos::from_secs(105));

@@ -45,7 +45,8 @@ fn show(columns: &Columns) -> String {
     let mut out = String::new();
     let c = &columns.spans;
     for s in &c.rows {
-        let (resource, own) = (attributes(&c.symbols, &c.attributes, s.resource), attributes(&c.symbols, &c.attributes, s.attributes));
+        let (resource, own) =
+            (attributes(&c.symbols, &c.attributes, s.resource), attributes(&c.symbols, &c.attributes, s.attributes));
         let (name, kind, status) = (c.symbols.get(s.name), s.kind.as_str(), s.status);
         let ids = format!("{} {} <- {}", hex(&s.trace_id), hex(&s.span_id), hex(&s.parent_span_id));
         writeln!(out, "span {name:?} {kind} {status:?} start={} duration={} weight={}", s.start.0, s.duration, s.weight).unwrap();
@@ -53,21 +54,35 @@ fn show(columns: &Columns) -> String {
     }
     let c = &columns.logs;
     for l in &c.rows {
-        let (resource, own) = (attributes(&c.symbols, &c.attributes, l.resource), attributes(&c.symbols, &c.attributes, l.attributes));
-        writeln!(out, "log {:?} severity={} time={} event={:?}", c.symbols.get(l.body), l.severity_number, l.time.0, c.symbols.get(l.event_name))
-            .unwrap();
+        let (resource, own) =
+            (attributes(&c.symbols, &c.attributes, l.resource), attributes(&c.symbols, &c.attributes, l.attributes));
+        writeln!(
+            out,
+            "log {:?} severity={} time={} event={:?}",
+            c.symbols.get(l.body),
+            l.severity_number,
+            l.time.0,
+            c.symbols.get(l.event_name)
+        )
+        .unwrap();
         writeln!(out, "  {} {}\n  resource {resource}\n  attributes {own}", hex(&l.trace_id), hex(&l.span_id)).unwrap();
     }
     let c = &columns.points;
     for p in &c.rows {
-        let (resource, own) = (attributes(&c.symbols, &c.attributes, p.resource), attributes(&c.symbols, &c.attributes, p.attributes));
+        let (resource, own) =
+            (attributes(&c.symbols, &c.attributes, p.resource), attributes(&c.symbols, &c.attributes, p.attributes));
         let metric = c.metrics[p.metric as usize];
         let value = match p.value {
             PointValue::Number(n) => n.to_string(),
             PointValue::Distribution(d) => format!("count={} sum={} bins={:?}", d.count, d.sum, c.bins_of(&d)),
         };
         let (name, unit) = (c.symbols.get(metric.name), c.symbols.get(metric.unit));
-        writeln!(out, "point {name} [{unit}] {:?} {value} start={}\n  resource {resource}\n  attributes {own}", metric.kind, p.start.0).unwrap();
+        writeln!(
+            out,
+            "point {name} [{unit}] {:?} {value} start={}\n  resource {resource}\n  attributes {own}",
+            metric.kind, p.start.0
+        )
+        .unwrap();
     }
     out
 }
@@ -165,8 +180,12 @@ fn how_an_apm_document_ended_is_its_outcome_or_else_the_servers_status_code() {
 
 #[test]
 fn log_records_of_all_shapes() {
-    insta::assert_snapshot!(
-        read(&[fixture!("otel_log"), fixture!("otel_log_structured"), fixture!("filebeat_log"), fixture!("logstash_log")]));
+    insta::assert_snapshot!(read(&[
+        fixture!("otel_log"),
+        fixture!("otel_log_structured"),
+        fixture!("filebeat_log"),
+        fixture!("logstash_log")
+    ]));
 }
 
 #[test]

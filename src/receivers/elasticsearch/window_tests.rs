@@ -148,7 +148,11 @@ impl Search for Model {
                 format!(r#"{{"_index":"i{}","_id":"{}",{source}"sort":["{}",{place}]}}"#, d.index, d.id, format(d.time))
             })
             .collect();
-        let body = format!(r#"{{"pit_id":"{}","timed_out":false,"_shards":{{"total":4,"failed":0}},"hits":{{"hits":[{}]}}}}"#, request.pit, hits.join(","));
+        let body = format!(
+            r#"{{"pit_id":"{}","timed_out":false,"_shards":{{"total":4,"failed":0}},"hits":{{"hits":[{}]}}}}"#,
+            request.pit,
+            hits.join(",")
+        );
         Ok(body.into())
     }
 
