@@ -1,17 +1,20 @@
 //! The daemon inside the demo's process: the real pipelines, loaded as every configuration is.
 
 use std::net::TcpListener;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::DemoError;
 use super::sender::Ports;
-use crate::pipeline::{self, Plan, Registry, Running, Services, SystemClock};
+use super::services::PLACES;
+use super::{DemoError, collect};
+use crate::components::FACTORIES;
+use crate::config::{self, Loaded, Texts};
+use crate::pipeline::{self, Factory, Registry, Running, Services, SystemClock};
 use crate::storage::MemoryStorage;
 
-#[allow(dead_code, reason = "x")]
 const PIPELINE: &str = include_str!("pipeline.yml");
 
 /// How long the drain at the end may take.
@@ -28,16 +31,16 @@ impl Daemon {
     /// Starts it on free ports of the loopback; its anomalies go to `inbox`.
     pub(super) async fn start(inbox: &str) -> Result<Self, DemoError> {
         let ports = free_ports().map_err(|e| DemoError(format!("no free port on the loopback: {e}")))?;
-        let plans = plans(ports, inbox)?;
+        let loaded = load(ports, inbox)?;
         let registry = Registry::default();
         let services = Services {
             clock: Arc::new(SystemClock),
             storage: Arc::new(MemoryStorage::default()),
             data_dir: std::env::temp_dir(),
             registry: registry.clone(),
-            queue_capacity: 8,
+            queue_capacity: loaded.daemon.pipeline.queue_size,
         };
-        let running = pipeline::start(&plans, services).await.map_err(|e| DemoError(e.to_string()))?;
+        let running = pipeline::start(&loaded.plans, services).await.map_err(|e| DemoError(e.to_string()))?;
         Ok(Self { ports, running, registry })
     }
 
@@ -72,43 +75,32 @@ fn free_ports() -> std::io::Result<Ports> {
     Ok(Ports { grpc: grpc.local_addr()?.port(), http: http.local_addr()?.port() })
 }
 
-fn plans(ports: Ports, inbox: &str) -> Result<Vec<Plan>, DemoError> {
-    use crate::pipeline::{ComponentId, EnvironmentSpec, PipelineSpec};
-    use serde_json::json;
-    let factories: Vec<_> = crate::components::FACTORIES.iter().copied().chain([super::collect::FACTORY]).collect();
-    let id = |s: &str| ComponentId::parse(s).map_err(DemoError);
-    let mut plans = Vec::new();
-    for place in super::services::PLACES {
-        let one = |k: &str, v: serde_json::Value| Ok::<_, DemoError>([(id(k)?, v)].into_iter().collect());
-        let pipe = |r: &str, p: Option<&str>, e: &str| {
-            Ok::<_, DemoError>(PipelineSpec {
-                receivers: vec![id(r)?],
-                processors: p.map(id).transpose()?.into_iter().collect(),
-                exporters: vec![id(e)?],
-            })
-        };
-        let spec = EnvironmentSpec {
-            environment: crate::model::Environment::new(place.name),
-            default: false,
-            receivers: one(
-                "otlp",
-                json!({"protocols": {"grpc": {"endpoint": format!("127.0.0.1:{}", ports.grpc)}, "http": {"endpoint": format!("127.0.0.1:{}", ports.http)}}}),
-            )?,
-            processors: [(id("red_metrics")?, json!({})), (id("log_patterns")?, json!({}))].into_iter().collect(),
-            connectors: one("detector", json!({"bucket": "1m", "lateness": "10m"}))?,
-            exporters: one("demo", json!({"inbox": inbox}))?,
-            pipelines: [
-                ("traces".to_owned(), pipe("otlp", Some("red_metrics"), "detector")?),
-                ("logs".to_owned(), pipe("otlp", Some("log_patterns"), "detector")?),
-                ("anomalies".to_owned(), pipe("detector", None, "demo")?),
-            ]
-            .into_iter()
-            .collect(),
-        };
-        plans.push(
-            pipeline::plan(&spec, &factories)
-                .map_err(|p| DemoError(p.iter().map(|p| p.message.clone()).collect::<Vec<_>>().join("; ")))?,
-        );
+/// The daemon file and the pipeline files, read and checked as those of an installation.
+fn load(ports: Ports, inbox: &str) -> Result<Loaded, DemoError> {
+    let names: Vec<String> = PLACES.iter().map(|place| format!("{}.yml", place.name)).collect();
+    let mut files = Texts::default().with("demo.yml", format!("environments: [{}]", names.join(", ")));
+    for (place, name) in PLACES.iter().zip(names) {
+        files = files.with(name, PIPELINE.replacen("environment: ENVIRONMENT", &format!("environment: {}", place.name), 1));
     }
-    Ok(plans)
+    let env = |name: &str| match name {
+        "DEMO_GRPC_PORT" => Some(ports.grpc.to_string()),
+        "DEMO_HTTP_PORT" => Some(ports.http.to_string()),
+        "DEMO_INBOX" => Some(inbox.to_owned()),
+        _ => None,
+    };
+    let factories: Vec<Factory> = FACTORIES.iter().copied().chain([collect::FACTORY]).collect();
+    config::load_from(&files, Path::new("demo.yml"), &env, &factories).map_err(|e| DemoError(e.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn its_configuration_has_no_mistake() {
+        let loaded = load(Ports { grpc: 4317, http: 4318 }, "test").unwrap();
+        let environments: Vec<&str> = loaded.plans.iter().map(|p| p.spec.environment.as_str()).collect();
+        assert_eq!(environments, ["dev", "staging", "production"]);
+        assert!(loaded.notes.is_empty());
+    }
 }

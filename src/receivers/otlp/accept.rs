@@ -67,7 +67,9 @@ impl Shared {
             return Ok(());
         }
         let signal = signal.as_str();
-        Err(Refusal::not_served(format!("no {signal} pipeline reads from this receiver: add `otlp` to a {signal} pipeline, or do not send {signal}")))
+        Err(Refusal::not_served(format!(
+            "no {signal} pipeline reads from this receiver: add `otlp` to a {signal} pipeline, or do not send {signal}"
+        )))
     }
 
     /// Takes a request in, or refuses it whole.
@@ -223,7 +225,10 @@ impl Shared {
                 }
                 Some((_, count)) => {
                     total += count;
-                    say(count, &format!("the pipelines of environment `{name}` had no room, and the rest of the request was taken"));
+                    say(
+                        count,
+                        &format!("the pipelines of environment `{name}` had no room, and the rest of the request was taken"),
+                    );
                 }
                 None => {}
             }

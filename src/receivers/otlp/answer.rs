@@ -81,7 +81,10 @@ impl Refusal {
 
     /// A media type that is not known.
     pub(super) fn media_type(found: Option<&str>) -> Self {
-        let found = found.map_or_else(|| "there is no content type".to_owned(), |t| format!("the content type is `{}`", super::build::shorten(t)));
+        let found = found.map_or_else(
+            || "there is no content type".to_owned(),
+            |t| format!("the content type is `{}`", super::build::shorten(t)),
+        );
         let message = format!("{found}: expected `application/x-protobuf` or `application/json`");
         Self::new(Code::InvalidArgument, StatusCode::UNSUPPORTED_MEDIA_TYPE, message)
     }
@@ -118,12 +121,10 @@ impl Refusal {
             // The details of a rich gRPC status are that very message.
             Format::Protobuf => Bytes::copy_from_slice(self.detailed().details()),
             Format::Json => {
-                let mut status = serde_json::json!({ "code": self.code as i32, "message": self.message });
-                if self.retry {
-                    let delay = format!("{}s", RETRY_AFTER.as_secs());
-                    status["details"] =
-                        serde_json::json!([{ "@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": delay }]);
-                }
+                let delay = format!("{}s", RETRY_AFTER.as_secs());
+                let retry = serde_json::json!({ "@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": delay });
+                let details: Vec<_> = self.retry.then_some(retry).into_iter().collect();
+                let status = serde_json::json!({ "code": self.code as i32, "message": self.message, "details": details });
                 status.to_string().into()
             }
         }

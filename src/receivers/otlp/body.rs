@@ -149,9 +149,9 @@ where
         }
         Ok(if all.is_empty() { first } else { all.freeze() })
     };
-    tokio::time::timeout(BODY_TIMEOUT, gathered).await.unwrap_or_else(|_| {
-        Err(Refusal::overloaded(format!("the body did not arrive within {} s", BODY_TIMEOUT.as_secs())))
-    })
+    tokio::time::timeout(BODY_TIMEOUT, gathered)
+        .await
+        .unwrap_or_else(|_| Err(Refusal::overloaded(format!("the body did not arrive within {} s", BODY_TIMEOUT.as_secs()))))
 }
 
 /// Reads and forgets what is left of a refused HTTP/1.1 request, within reason: a client that is still sending when
@@ -184,7 +184,8 @@ impl Raw {
         if compression == Compression::None || bytes.is_empty() {
             return Ok((bytes, reservation));
         }
-        let read = |e: io::Error| Refusal::invalid(format!("the body is not valid {compression:?}: {e}"));
+        let name = format!("{compression:?}").to_lowercase();
+        let read = |e: io::Error| Refusal::invalid(format!("the body is not valid {name}: {e}"));
         let (input, covered) = (bytes.as_ref(), bytes.len());
         let mut reader: Box<dyn Read + '_> = match compression {
             Compression::Zstd => {
@@ -260,7 +261,9 @@ mod tests {
     fn broken_compression_is_bad_data() {
         let mut cut = gzip(&[7; 1000]);
         cut.truncate(12);
-        for (bytes, compression) in [(cut, Compression::Gzip), (b"{}".to_vec(), Compression::Zstd), (b"xx".to_vec(), Compression::Deflate)] {
+        for (bytes, compression) in
+            [(cut, Compression::Gzip), (b"{}".to_vec(), Compression::Zstd), (b"xx".to_vec(), Compression::Deflate)]
+        {
             assert_eq!(raw(bytes, compression, 1 << 20).unpack().unwrap_err().code, tonic::Code::InvalidArgument);
         }
     }

@@ -6,8 +6,8 @@ use std::ops::Range;
 
 use super::any_value::Any;
 use crate::model::{
-    AttributeRange, Attributes, Batch, LogRecord, LogRecords, Points, SeverityBand, Span, SpanKind, Spans, StatusCode,
-    Symbol, Symbols, UnixNanos, Value,
+    AttributeRange, Attributes, Batch, LogRecord, LogRecords, Points, SeverityBand, Span, SpanKind, Spans, StatusCode, Symbol,
+    Symbols, UnixNanos, Value,
 };
 
 /// 2000-01-01T00:00:00Z: nothing that speaks OTLP is older; an earlier time is a clock that was not set.
@@ -178,7 +178,8 @@ impl<C: Columns> Builder<C> {
         if self.size > self.limits.max_decoded_size {
             return Err(DecodeError::TooLarge(format!(
                 "the {} and their attributes need more than {} bytes when decoded: send smaller batches",
-                C::ROWS, self.limits.max_decoded_size
+                C::ROWS,
+                self.limits.max_decoded_size
             )));
         }
         Ok(())
@@ -370,8 +371,8 @@ pub(super) fn adjusted_count(trace_state: &str) -> Option<f64> {
         return None;
     }
     let threshold = u64::from_str_radix(digits, 16).ok()? << (4 * (14 - digits.len()));
-    let whole = (1u64 << 56) as f64;
-    Some(whole / (whole - threshold as f64))
+    let whole = 1u64 << 56;
+    Some(whole as f64 / (whole - threshold) as f64)
 }
 
 /// A log record while it is read.

@@ -172,13 +172,15 @@ pub(super) fn check(value: &serde_json::Value) -> Vec<Problem> {
         let message = format!("grpc and http cannot share {}", grpc.endpoint);
         add(&["protocols", "http", "endpoint"], message, Some("use another port; 4318 is usual"));
     }
-    let sizes = [("grpc", grpc.as_ref().map(|g| g.max_request_body_size)), ("http", http.as_ref().map(|h| h.max_request_body_size))];
+    let sizes =
+        [("grpc", grpc.as_ref().map(|g| g.max_request_body_size)), ("http", http.as_ref().map(|h| h.max_request_body_size))];
     for (protocol, size) in sizes.into_iter().filter_map(|(p, s)| s.map(|s| (p, s))) {
         let path = ["protocols", protocol, "max_request_body_size"];
         if size.bytes() == 0 || size > ByteSize::mib(1024) {
             add(&path, format!("{size} is not a usable limit: expected 1B to 1GiB"), None);
         } else if size > config.max_in_flight_size {
-            let message = format!("{size} is more than `max_in_flight_size` ({}), so such a request never fits", config.max_in_flight_size);
+            let message =
+                format!("{size} is more than `max_in_flight_size` ({}), so such a request never fits", config.max_in_flight_size);
             add(&path, message, Some("raise `max_in_flight_size` to several times this size"));
         }
     }

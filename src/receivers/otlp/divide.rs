@@ -3,7 +3,9 @@
 
 use super::build::{Columns, Decoded, Rejected};
 use super::route::{ATTRIBUTES, Claim, Tenants};
-use crate::model::{AttributeRange, Attributes, Batch, LogRecord, LogRecords, Point, Points, Span, Spans, Symbol, Symbols, Value};
+use crate::model::{
+    AttributeRange, Attributes, Batch, LogRecord, LogRecords, Point, Points, Span, Spans, Symbol, Symbols, Value,
+};
 
 /// What of a request belongs to one environment.
 #[derive(Debug)]
@@ -91,8 +93,7 @@ pub(super) fn divide<C: Divide>(decoded: Decoded<C>, tenants: &Tenants, claim: &
             continue;
         }
         let from = columns.dictionary();
-        let mut copying =
-            Copying { from, into: C::default(), symbols: vec![None; from.0.len()], memory: C::Memory::default() };
+        let mut copying = Copying { from, into: C::default(), symbols: vec![None; from.0.len()], memory: C::Memory::default() };
         for group in &mine {
             let resource = copying.range(group.resource);
             for row in rows.get(group.rows.clone()).unwrap_or_default() {

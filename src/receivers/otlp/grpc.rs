@@ -28,7 +28,11 @@ use crate::pipeline::ComponentError;
 const HEADER: usize = 5;
 
 /// Serves until `stop` ends, then lets the calls in progress end.
-pub(super) async fn serve(shared: Arc<Shared>, listener: TcpListener, stop: impl Future<Output = ()>) -> Result<(), ComponentError> {
+pub(super) async fn serve(
+    shared: Arc<Shared>,
+    listener: TcpListener,
+    stop: impl Future<Output = ()>,
+) -> Result<(), ComponentError> {
     let router = axum::Router::new().fallback(move |request| {
         let shared = Arc::clone(&shared);
         async move { answer(&shared, request).await }
@@ -47,7 +51,9 @@ async fn answer(shared: &Arc<Shared>, request: Request<Body>) -> Response {
     let (parts, body) = request.into_parts();
     let content_type = parts.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     if !content_type.starts_with("application/grpc") {
-        let mut response = Response::new(Body::from(format!("this port speaks gRPC: the content type is `{content_type}`, expected `application/grpc`\n")));
+        let mut response = Response::new(Body::from(format!(
+            "this port speaks gRPC: the content type is `{content_type}`, expected `application/grpc`\n"
+        )));
         *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
         return response;
     }
@@ -76,7 +82,9 @@ async fn export(
         "/opentelemetry.proto.collector.logs.v1.LogsService/Export" => Signal::Logs,
         _ => {
             let path = super::build::shorten(path);
-            return Err(Refusal::not_served(format!("`{path}` is not served: expected Export of the trace, metrics or logs service")));
+            return Err(Refusal::not_served(format!(
+                "`{path}` is not served: expected Export of the trace, metrics or logs service"
+            )));
         }
     };
     if !matches!(content_type.split(';').next().unwrap_or_default().trim(), "application/grpc" | "application/grpc+proto") {
@@ -98,7 +106,9 @@ async fn export(
     let message = framed.slice(HEADER..);
     if message.len() as u64 != length {
         let found = message.len();
-        return Err(Refusal::invalid(format!("the gRPC message announces {length} bytes, {found} follow: expected exactly one message")));
+        return Err(Refusal::invalid(format!(
+            "the gRPC message announces {length} bytes, {found} follow: expected exactly one message"
+        )));
     }
     let compression = match (flag, compression) {
         (0, _) => Compression::None,

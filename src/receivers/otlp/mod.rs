@@ -56,7 +56,11 @@ pub const FACTORY: Factory = Factory {
 /// # Errors
 /// What is wrong with the request as a whole.
 pub fn decode(signal: Signal, format: Format, body: &[u8], limits: Limits) -> Result<(Batch, u64), DecodeError> {
-    fn all<C: protobuf::Records + json::Records>(format: Format, body: &[u8], limits: Limits) -> Result<(Batch, u64), DecodeError> {
+    fn all<C: protobuf::Records + json::Records>(
+        format: Format,
+        body: &[u8],
+        limits: Limits,
+    ) -> Result<(Batch, u64), DecodeError> {
         let decoded = accept::decode::<C>(body, format, limits)?;
         let rejected = decoded.groups.iter().flat_map(|g| &g.rejected).map(|r| r.count).sum();
         Ok((decoded.columns.into_batch(), rejected))
@@ -202,7 +206,12 @@ fn join(
     let Some(other) = group.contexts.first() else { return Ok(()) };
     let shared = format!("{} and {} share {protocol} endpoint {endpoint}", who(other), who(context));
     if group.protocol() != protocol {
-        let message = format!("{} listens on {endpoint} with {}, {} with {protocol}: use another port", who(other), group.protocol(), who(context));
+        let message = format!(
+            "{} listens on {endpoint} with {}, {} with {protocol}: use another port",
+            who(other),
+            group.protocol(),
+            who(context)
+        );
         return Err(BuildError::new(message));
     }
     if let Some(key) = group.settings.difference(&settings) {
@@ -212,7 +221,9 @@ fn join(
         return Err(BuildError::new(format_args!("{shared}: one environment needs one receiver there, or another port")));
     }
     if group.tenants.iter().flat_map(|t| &t.tokens).any(|t| tenant.tokens.contains(t)) {
-        return Err(BuildError::new(format_args!("{shared}, and a token of `routing.tokens`: a token must belong to one of them")));
+        return Err(BuildError::new(format_args!(
+            "{shared}, and a token of `routing.tokens`: a token must belong to one of them"
+        )));
     }
     group.contexts.push(context.clone());
     group.tenants.push(tenant);
@@ -239,7 +250,9 @@ impl Listener {
         let (endpoint, protocol) = (&self.endpoint, self.protocol);
         let failed = |e: std::io::Error| {
             let hint = match e.kind() {
-                std::io::ErrorKind::AddrInUse => ": another process (perhaps a Collector) listens there; stop it or use another port",
+                std::io::ErrorKind::AddrInUse => {
+                    ": another process (perhaps a Collector) listens there; stop it or use another port"
+                }
                 std::io::ErrorKind::PermissionDenied => ": ports below 1024 need a privilege; use a higher one",
                 std::io::ErrorKind::AddrNotAvailable => ": no interface of this machine has that address",
                 _ => "",

@@ -20,6 +20,7 @@ pub(super) struct Reader<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Field<'a> {
     value: Wire<'a>,
+    /// Where its bytes begin; of other wire types, where its tag begins.
     at: usize,
 }
 
@@ -84,7 +85,8 @@ impl<'a> Reader<'a> {
                 return Ok(value);
             }
         }
-        let what = if self.rest.len() < 10 { "the protobuf message is cut off in a varint" } else { "a varint has more than 64 bits" };
+        let what =
+            if self.rest.len() < 10 { "the protobuf message is cut off in a varint" } else { "a varint has more than 64 bits" };
         Err(malformed(self.at, what))
     }
 
@@ -125,6 +127,7 @@ impl<'a> Reader<'a> {
                 _ => return Err(malformed(at, format_args!("wire type {kind} of field {number} is not protobuf"))),
             };
             if groups == 0 {
+                let at = if let Wire::Bytes(bytes) = value { self.at - bytes.len() } else { at };
                 return Ok(Some((number, Field { value, at })));
             }
         }
@@ -187,7 +190,6 @@ impl<'a> Field<'a> {
 
     /// A message.
     pub(super) fn message(&self, name: &str) -> Result<Reader<'a>, DecodeError> {
-        // `at` is where the field's tag begins: near enough for a person with a hex dump.
         self.bytes(name).map(|rest| Reader { rest, at: self.at })
     }
 
@@ -252,11 +254,17 @@ mod tests {
 
     #[test]
     fn broken_messages_are_errors_that_say_where() {
-        let messages: Vec<String> =
-            [&[0x08][..], &[0x0a, 5, b'x'], &[0x00], &[0x0c], &[0x0b, 0x08, 1], &[0x08, 255, 255, 255, 255, 255, 255, 255, 255, 255, 2]]
-                .iter()
-                .map(|b| walk(b).unwrap_err())
-                .collect();
+        let messages: Vec<String> = [
+            &[0x08][..],
+            &[0x0a, 5, b'x'],
+            &[0x00],
+            &[0x0c],
+            &[0x0b, 0x08, 1],
+            &[0x08, 255, 255, 255, 255, 255, 255, 255, 255, 255, 2],
+        ]
+        .iter()
+        .map(|b| walk(b).unwrap_err())
+        .collect();
         insta::assert_snapshot!(messages.join("\n"));
     }
 

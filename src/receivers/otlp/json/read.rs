@@ -165,7 +165,12 @@ impl<'de, const N: usize> DeserializeSeed<'de> for Hex<N> {
             if good || text.is_empty() {
                 return Ok(id);
             }
-            Err(D::Error::custom(format_args!("`{}` has {} characters, expected {} hex digits or none", self.0, text.len(), 2 * N)))
+            Err(D::Error::custom(format_args!(
+                "`{}` has {} characters, expected {} hex digits or none",
+                self.0,
+                text.len(),
+                2 * N
+            )))
         };
         Text(read).deserialize(d)?.unwrap_or(Ok([0; N]))
     }
