@@ -174,8 +174,8 @@ impl Sentences<'_> {
             "time_of_day" => format!("{observed}, {expected} at this time of day{usual}"),
             "time_of_week" => format!("{observed}, {expected} at this time of the week{usual}"),
             c if c.starts_with("ar") => format!("{observed}, {expected} after the values just before{usual}"),
-            c if c.starts_with("shape") => format!("{observed}, {expected} had the last values gone as any before them{usual}"),
-            c if c.starts_with("nov") => format!("{observed}, {expected} had it stayed with levels seen before{usual}"),
+            c if c.starts_with("shape") => format!("{observed}: the last values went as none before them, {expected}{usual}"),
+            c if c.starts_with("nov") => format!("{observed}: a level not seen before, {expected}{usual}"),
             _ => format!("{observed}, {expected}{usual}"),
         }
     }
