@@ -7,6 +7,7 @@ use crate::{connectors, exporters, processors, receivers};
 #[rustfmt::skip]
 pub const FACTORIES: &[Factory] = &[
     receivers::otlp::FACTORY,
+    receivers::elasticsearch::FACTORY,
     processors::red_metrics::FACTORY,
     processors::log_patterns::FACTORY,
     connectors::detector::FACTORY,

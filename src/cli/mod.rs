@@ -41,7 +41,7 @@ enum Command {
     Demo(demo::Demo),
     /// Prints docs/configuration.md.
     #[command(hide = true)]
-    Docs,
+    Docs(docs::DocsArgs),
 }
 
 /// Reads the arguments, runs the command, and says how it ended.
@@ -52,7 +52,7 @@ pub fn main() -> ExitCode {
         Command::Validate(arguments) => validate::run(&arguments),
         Command::Schema(arguments) => schema::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
-        Command::Docs => docs::run(),
+        Command::Docs(arguments) => docs::run(&arguments),
     }
 }
 

@@ -211,10 +211,10 @@ pub enum Channel {
         /// The mail server.
         smtp: Endpoint,
         /// The sender.
-        #[schemars(regex(pattern = r"^[^@ ]+@[^@ ]+$"))]
+        #[schemars(extend("format" = "email"))]
         from: String,
         /// The recipients.
-        #[schemars(length(min = 1), inner(regex(pattern = r"^[^@ ]+@[^@ ]+$")))]
+        #[schemars(length(min = 1), extend("items" = { "type": "string", "format": "email" }))]
         to: Vec<String>,
         /// Who logs in at the mail server, if it wants that.
         #[serde(default)]
@@ -255,7 +255,7 @@ pub struct Security {
     /// How many requests a client may make. Without it, any number.
     pub rate_limiting: Option<RateLimiting>,
     /// The web origins whose pages may call the interfaces, such as `https://ops.example.com`; `*` for any.
-    #[schemars(inner(regex(pattern = r"^(\*|https?://[^/ ]+)$")))]
+    #[schemars(extend("items" = { "type": "string", "format": "web-origin" }))]
     pub allowed_origins: Vec<String>,
     /// What is encrypted.
     pub encryption: Encryption,

@@ -313,7 +313,8 @@ impl<'s> Check<'s> {
         let free = known.iter().filter(|k| !name.is_empty() || !entries.iter().any(|e| e.key == **k)).map(String::as_str);
         let near = closest(head, free).filter(|near| *near != head).map(|near| format!("{near}{name}"));
         let misplaced = entries.iter().take(i).rev().find(|before| {
-            matches!(before.value.value, Value::Null)
+            // Left empty; by now it has been given its defaults.
+            before.value.span.start == before.value.span.end
                 && properties.get(&before.key).is_some_and(|schema| self.knows(schema, &entry.key))
         });
         let what = schema.get("x-keys").and_then(Json::as_str).unwrap_or("key");

@@ -42,9 +42,11 @@ impl Diagnostic {
         Self { span: None, ..Self::error(Span::default(), message) }
     }
 
-    /// A few words at the caret: what was expected.
+    /// A few words at the caret: what was expected, if the message does not say it already.
     pub(super) fn label(mut self, label: impl Into<String>) -> Self {
-        self.label = Some(label.into());
+        let label = label.into();
+        let said = self.message.contains(label.strip_prefix("expected ").unwrap_or(&label));
+        self.label = (!said).then_some(label);
         self
     }
 

@@ -9,6 +9,8 @@ pub(super) const ENDPOINT: &str = "host-port";
 pub(super) const URI: &str = "uri";
 pub(super) const ENVIRONMENT: &str = "environment-name";
 pub(super) const COMPONENT: &str = "component-id";
+pub(super) const EMAIL: &str = "email";
+pub(super) const ORIGIN: &str = "web-origin";
 
 /// What is wrong with `text` as `format`; nothing where the format is not ours.
 pub(super) fn check(format: &str, text: &str) -> Result<(), String> {
@@ -19,6 +21,9 @@ pub(super) fn check(format: &str, text: &str) -> Result<(), String> {
         COMPONENT => ComponentId::parse(text).map(|_| ()),
         ENVIRONMENT => environment(text),
         URI => uri(text),
+        EMAIL => email(text),
+        ORIGIN if text == "*" => Ok(()),
+        ORIGIN => origin(text),
         _ => Ok(()),
     }
 }
@@ -32,6 +37,8 @@ pub(super) fn expected(format: &str) -> Option<&'static str> {
         COMPONENT => Some("a component id: `type` or `type/name`"),
         ENVIRONMENT => Some("a name such as `production`"),
         URI => Some("a URL such as `https://host:9200`"),
+        EMAIL => Some("an address such as `ops@example.com`"),
+        ORIGIN => Some("an origin such as `https://ops.example.com`"),
         _ => None,
     }
 }
@@ -51,15 +58,36 @@ fn environment(text: &str) -> Result<(), String> {
     Ok(())
 }
 
+fn email(text: &str) -> Result<(), String> {
+    match text.split_once('@') {
+        Some((who, host))
+            if !who.is_empty() && !host.is_empty() && !text.contains(char::is_whitespace) && !host.contains('@') =>
+        {
+            Ok(())
+        }
+        _ => Err(format!("`{text}` is not a mail address")),
+    }
+}
+
+fn origin(text: &str) -> Result<(), String> {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    match rest {
+        Some(host) if uri(text).is_ok() && !host.contains('/') => Ok(()),
+        Some(_) => Err(format!("`{text}` is not an origin: it has a scheme, a host and maybe a port, and no path")),
+        None => Err(format!("`{text}` is not an origin: it must begin with `http://` or `https://`, or be `*`")),
+    }
+}
+
 /// The text is not repeated: addresses may carry credentials.
 fn uri(text: &str) -> Result<(), String> {
+    if !text.contains("://") {
+        return Err("this is not a URL: it must begin with `http://` or `https://`".to_owned());
+    }
     match url::Url::parse(text) {
-        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(()),
-        Ok(url) if !url.has_host() && !text.contains("://") => {
-            Err("this is not a URL: it must begin with `http://` or `https://`".to_owned())
+        Ok(url) if !matches!(url.scheme(), "http" | "https") => {
+            Err(format!("`{}` URLs are not supported: expected `http` or `https`", url.scheme()))
         }
-        Ok(url) if url.has_host() => Err(format!("`{}` URLs are not supported: expected `http` or `https`", url.scheme())),
-        _ if !text.contains("://") => Err("this is not a URL: it must begin with `http://` or `https://`".to_owned()),
+        Ok(url) if url.has_host() => Ok(()),
         Ok(_) => Err("this is not a URL: it has no host".to_owned()),
         Err(error) => Err(format!("this is not a URL: {error}")),
     }

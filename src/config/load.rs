@@ -13,7 +13,7 @@ use super::source::{Disk, Files, Span, read_text};
 use super::tree::{Node, Value};
 use super::variables::Lookup;
 use super::{environment, schema, variables, yaml};
-use crate::pipeline::{Factory, Plan, plan};
+use crate::pipeline::{Factory, GraphProblem, Plan, plan};
 
 /// A configuration that can be run.
 #[derive(Clone)]
@@ -123,32 +123,54 @@ impl Load<'_> {
     /// The plan of one pipeline file, with what its components and the graph have against it.
     fn plan(&mut self, node: &Node) -> Option<Plan> {
         let spec = environment::spec(node);
-        let already: Vec<Span> = self.problems.iter().filter_map(|p| p.span).collect();
-        let mut found = Vec::new();
+        let already: Vec<Span> = self.problems.iter().filter_map(|p| p.span).filter(|s| s.file == node.span.file).collect();
         for class in schema::CLASSES {
             for (id, config) in spec.declared(class) {
                 let Some(factory) = self.factories.iter().find(|f| f.class() == class && f.kind == id.kind()) else { continue };
+                let entry = node.get(class.block()).and_then(|block| block.entry(&id.to_string()));
+                // A configuration with a mistake would be judged by what it is not.
+                if entry.is_some_and(|e| {
+                    already.iter().any(|s| s.start >= e.key_span.start && s.end <= e.value.span.end.max(e.key_span.end))
+                }) {
+                    continue;
+                }
                 for problem in (factory.check)(config) {
                     let mut path = vec![class.block().to_owned(), id.to_string()];
                     path.extend(problem.path);
                     let at = node.locate(&path);
-                    let diagnostic = if problem.fatal {
-                        Diagnostic::error(at, problem.message)
-                    } else {
-                        Diagnostic::note(at, problem.message)
-                    };
-                    found.push(diagnostic.maybe_help(problem.hint));
+                    let make = if problem.fatal { Diagnostic::error } else { Diagnostic::note };
+                    self.problems.push(make(at, problem.message).maybe_help(problem.hint));
                 }
             }
         }
-        let planned = plan(&spec, self.factories).map_err(|problems| {
-            for problem in problems {
-                found.push(Diagnostic::error(node.locate(&problem.path), problem.message).maybe_help(problem.hint));
-            }
-        });
-        // Where the schema has objected, others would only say the same in other words.
-        self.problems.extend(found.into_iter().filter(|d| d.span.is_none_or(|span| !already.contains(&span))));
-        planned.ok()
+        plan(&spec, self.factories).map_err(|problems| self.graph(node, &problems, &already)).ok()
+    }
+
+    /// Tells what is wrong with the graph, except for what only follows from something that is told anyway.
+    fn graph(&mut self, node: &Node, problems: &[GraphProblem], already: &[Span]) {
+        let told = |problem: &&GraphProblem| {
+            let span = node.locate(&problem.path);
+            // The pipeline itself (`service`, `pipelines`, its id) is not judged while something in it is not understood.
+            let misread = problem.path.len() == 3 && already.iter().any(|s| nested(node, &problem.path, *s));
+            !misread && !already.contains(&span) && !Self::follows(node, problem, problems)
+        };
+        let mut kept: Vec<&GraphProblem> = problems.iter().filter(told).collect();
+        if kept.is_empty() && already.is_empty() {
+            kept = problems.iter().collect();
+        }
+        for problem in kept {
+            let diagnostic = Diagnostic::error(node.locate(&problem.path), problem.message.clone());
+            self.problems.push(diagnostic.maybe_help(problem.hint.clone()));
+        }
+    }
+
+    /// Whether a component is unused only because the pipeline that names it, or means it, is broken.
+    fn follows(node: &Node, problem: &GraphProblem, problems: &[GraphProblem]) -> bool {
+        let [block, id] = problem.path.as_slice() else { return false };
+        let named = node.get("service").is_some_and(|service| mentions(service, id));
+        let quoted = format!("`{id}`");
+        let meant = problems.iter().any(|p| p.hint.as_ref().is_some_and(|hint| hint.contains(&quoted)));
+        block != "service" && (named || meant)
     }
 
     /// Reads one file, resolves its variables and compares it with its schema.
@@ -158,7 +180,10 @@ impl Load<'_> {
             Err(why) => {
                 let message = format!("cannot read `{}`: {why}", path.display());
                 self.problems.push(match named {
-                    Some(span) => Diagnostic::error(span, message).help("paths start from the folder of this file"),
+                    Some(span) => {
+                        let help = why.contains("no such file").then(|| "paths start from the folder of this file".to_owned());
+                        Diagnostic::error(span, message).maybe_help(help)
+                    }
                     None => Diagnostic::without_place(message),
                 });
                 return None;
@@ -202,6 +227,19 @@ fn other_kind(node: &Node, pipeline_expected: bool) -> Option<Diagnostic> {
     let entry = node.entry(sign).filter(|_| node.entry(own).is_none())?;
     let expected = if pipeline_expected { "a pipeline file" } else { "a daemon file" };
     Some(Diagnostic::error(entry.key_span, format!("this is {other}: expected {expected}")).help(help))
+}
+
+/// Whether `span` is inside the value at `path`.
+fn nested(node: &Node, path: &[String], span: Span) -> bool {
+    let value = path.iter().try_fold(node, |node, key| node.get(key));
+    value.is_some_and(|v| v.span.start <= span.start && span.end <= v.span.end)
+}
+
+/// Whether some key or text below `node` is `id`.
+fn mentions(node: &Node, id: &str) -> bool {
+    node.text() == Some(id)
+        || node.items().iter().any(|item| mentions(item, id))
+        || node.entries().iter().any(|entry| mentions(&entry.value, id))
 }
 
 /// `folder` and `file` without `..` where that needs no look at the disk.

@@ -166,9 +166,7 @@ fn inside(check: &Check<'_>, property: &Json, path: &str, condition: &str, depth
     if property.get("properties").is_some() || property.get("patternProperties").is_some() {
         keys(check, property, &format!("{path}."), condition, depth + 1, rows);
     }
-    let branches = ["oneOf", "anyOf"].iter().filter_map(|word| property.get(word)).filter_map(Json::as_array).flatten();
-    let sections: Vec<_> =
-        branches.map(|b| check.resolved(b)).filter(|b| b.get("properties").is_some() || b.get("items").is_some()).collect();
+    let sections = sections(check, property, depth);
     for branch in &sections {
         // A variant is told apart by the key that only it has one value for.
         let tag = branch.get("properties").and_then(Json::as_object).into_iter().flatten().find_map(|(key, p)| {
@@ -177,11 +175,32 @@ fn inside(check: &Check<'_>, property: &Json, path: &str, condition: &str, depth
         });
         match tag {
             Some((key, value)) if sections.len() > 1 => {
+                let tagged = format!("{path}.{key}");
+                let kind = format!("`{value}`");
+                rows.push(Row { key: tagged.clone(), kind, default: "required".to_owned(), about: description(branch) });
+                let from = rows.len();
                 inside(check, branch, path, &format!("With `{key}: {value}`: "), depth, rows);
+                // The key that tells the variants apart has its row.
+                let rest = rows.split_off(from);
+                rows.extend(rest.into_iter().filter(|row| row.key != tagged));
             }
             _ => inside(check, branch, path, condition, depth, rows),
         }
     }
+}
+
+/// The forms of `property` that are sections or lists, those of forms of forms too.
+fn sections(check: &Check<'_>, property: &Json, depth: usize) -> Vec<Json> {
+    let branches = ["oneOf", "anyOf"].iter().filter_map(|word| property.get(word)).filter_map(Json::as_array).flatten();
+    let mut found = Vec::new();
+    for branch in branches.map(|b| check.resolved(b)) {
+        if branch.get("properties").is_some() || branch.get("items").is_some() {
+            found.push(branch.into_owned());
+        } else if depth < DEEPEST {
+            found.extend(sections(check, &branch, depth + 1));
+        }
+    }
+    found
 }
 
 fn strings<'a>(schema: &'a Json, word: &str) -> Vec<&'a str> {

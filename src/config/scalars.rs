@@ -72,7 +72,19 @@ impl FromStr for Duration {
 
 impl fmt::Display for Duration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        humantime::format_duration(self.0).fmt(f)
+        // Not in months and years, which are no exact spans.
+        let units = [("d", 86_400_000_000_000), ("h", 3_600_000_000_000), ("m", 60_000_000_000), ("s", 1_000_000_000)];
+        let finer = [("ms", 1_000_000), ("us", 1_000), ("ns", 1)];
+        let mut left = self.0.as_nanos();
+        let mut separator = "";
+        for (unit, nanos) in units.into_iter().chain(finer) {
+            if left >= nanos {
+                write!(f, "{separator}{}{unit}", left / nanos)?;
+                left %= nanos;
+                separator = " ";
+            }
+        }
+        if separator.is_empty() { f.write_str("0s") } else { Ok(()) }
     }
 }
 
@@ -132,7 +144,11 @@ impl FromStr for ByteSize {
         let (number, unit) = text.split_at(number_ends);
         let unit = unit.trim_start();
         if unit.is_empty() && !number.is_empty() {
-            return Err(format!("`{text}` has no unit: write `{text}B` for bytes, `{text}MiB` for mebibytes"));
+            let written = number.parse().map(|bytes| Self(bytes).to_string()).unwrap_or_default();
+            return Err(match written.strip_suffix("iB").or_else(|| written.strip_suffix("MB")) {
+                Some(_) => format!("`{text}` has no unit: write `{written}`, or `{text}B` for bytes"),
+                None => format!("`{text}` has no unit: write `{text}B` for bytes, `{text}MiB` for mebibytes"),
+            });
         }
         let (_, factor) = UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit)).ok_or_else(wrong)?;
         let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
@@ -360,7 +376,7 @@ mod tests {
         assert_eq!("512MB".parse::<ByteSize>().unwrap().bytes(), 512_000_000);
         assert_eq!("64MiB".parse::<ByteSize>().unwrap(), ByteSize::mib(64));
         assert_eq!("1.5 gib".parse::<ByteSize>().unwrap().bytes(), 3 << 29);
-        insta::assert_snapshot!(refusals::<ByteSize>(&["512", "-1MB", "512M", "99999999999TB", "1.MB"]));
+        insta::assert_snapshot!(refusals::<ByteSize>(&["512", "67108864", "-1MB", "512M", "99999999999TB", "1.MB"]));
     }
 
     #[test]

@@ -36,6 +36,16 @@ impl Check<'_> {
         }
         match self.nearest(node, &real, at) {
             Some(branch) => self.check(node, branch, at),
+            None if matches!(node.value, Value::Map(_)) => {
+                let forms = real.iter().filter_map(|b| b.get("required")?.as_array()).map(|required| {
+                    let keys = required.iter().filter_map(Json::as_str).map(|key| format!("`{key}`"));
+                    keys.collect::<Vec<_>>().join(", ")
+                });
+                self.hide_any(node, &real);
+                let message = format!("`{}` has none of its forms", at.name);
+                let problem = Diagnostic::error(at.key.unwrap_or(node.span), message);
+                self.problems.push(problem.label(format!("expected the keys {}", forms.collect::<Vec<_>>().join(" or "))));
+            }
             None => {
                 let names: Vec<Json> = real.iter().flat_map(|b| choices(b)).collect();
                 let expected = self.expected(schema);
@@ -89,6 +99,8 @@ impl Check<'_> {
         if let Some(branch) = branches.iter().find(|b| given.as_ref() == Some(&value_of(b))) {
             return Some(Some(branch));
         }
+        // Which variant it is is not known, so what would be secret in any of them is not shown.
+        self.hide_any(node, branches);
         let all: Vec<Json> = branches.iter().map(|b| value_of(b)).collect();
         if let Value::Map(entries) = &mut node.value
             && let Some(entry) = entries.iter_mut().find(|e| e.key == tag)
@@ -105,13 +117,16 @@ impl Check<'_> {
             let message = format!("`{}` lacks `{tag}`", at.name);
             self.problems.push(Diagnostic::error(place, message).label(format!("expected the key `{tag}`: {expected}")));
         }
-        // Which variant it is is not known, so what would be secret in any of them is not shown.
+        Some(None)
+    }
+
+    /// Hides what is secret in any of `branches`.
+    fn hide_any(&mut self, node: &Node, branches: &[&Json]) {
         for (key, property) in branches.iter().filter_map(|b| b.get("properties")?.as_object()).flatten() {
             if let Some(value) = node.get(key).filter(|_| is_secret(&self.resolved(property))) {
                 self.hide(value);
             }
         }
-        Some(None)
     }
 
     /// The branch of the node's own type that shares most keys with it and objects least.
@@ -134,7 +149,8 @@ impl Check<'_> {
         let rank = |branch: &&Json| (shared(branch), std::cmp::Reverse(self.objections(node, branch, at)));
         let mut ranked: Vec<_> = candidates.into_iter().map(|b| (rank(&b), b)).collect();
         // The first of equals.
-        ranked.sort_by(|a, b| b.0.cmp(&a.0));
-        ranked.first().map(|(_, branch)| *branch)
+        ranked.sort_by_key(|(rank, _)| std::cmp::Reverse(*rank));
+        let strangers = own == "object" && ranked.len() > 1 && ranked.iter().all(|((shared, _), _)| *shared == 0);
+        ranked.first().filter(|_| !strangers).map(|(_, branch)| *branch)
     }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use serde_yaml::granit_parser::{Event, Options, Parser, ScalarStyle, ScanError, Span as YamlSpan, StrInput, Tag};
+use serde_yaml::granit_parser::{ErrorKind, Event, Options, Parser, ScalarStyle, ScanError, Span as YamlSpan, StrInput, Tag};
 
 use super::diagnostics::Diagnostic;
 use super::source::{FileId, Span};
@@ -22,7 +22,6 @@ pub(super) fn parse(file: FileId, text: &str, problems: &mut Vec<Diagnostic>) ->
     options.set_emit_comments(false);
     options.flow_nesting_limit = DEEPEST;
     options.block_nesting_limit = DEEPEST;
-    // A byte order mark is not part of the text that the parser counts columns in.
     let mut composer = Composer {
         file,
         text,
@@ -245,6 +244,13 @@ impl<'a> Composer<'a> {
         let line = self.text.get(..at).and_then(|before| before.rfind('\n')).map_or(0, |newline| newline + 1);
         let line = self.text.get(line..).and_then(|rest| rest.lines().next()).unwrap_or_default();
         let indent: &str = line.get(..line.len() - line.trim_start().len()).unwrap_or_default();
+        match error.kind() {
+            ErrorKind::UnknownAnchor => return Diagnostic::error(span, "this alias has no anchor (`&name`) above it"),
+            ErrorKind::RecursionLimitExceeded => {
+                return Diagnostic::error(span, format!("values are nested more than {DEEPEST} deep"));
+            }
+            _ => {}
+        }
         let problem = Diagnostic::error(span, format!("this is not YAML: {}", error.info()));
         let within = |open: char, close: char| line.find(open).is_some_and(|i| line.get(i..).is_some_and(|l| l.contains(close)));
         if indent.contains('\t') {

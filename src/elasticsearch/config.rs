@@ -36,9 +36,11 @@ pub struct ConnectionConfig {
     pub ca_file: Option<PathBuf>,
     /// Longest time for connecting to a node that has not answered before or lately.
     #[serde(default = "default_connect_timeout")]
+    #[schemars(extend("x-minimum" = "1ms", "x-maximum" = "1h"))]
     pub connect_timeout: Duration,
     /// Longest time for one try of one request, from connecting until the end of the answer.
     #[serde(default = "default_request_timeout")]
+    #[schemars(extend("x-minimum" = "1ms", "x-maximum" = "1h"))]
     pub request_timeout: Duration,
     /// What happens when the cluster is not reachable or overloaded.
     #[serde(default)]
@@ -61,7 +63,7 @@ const fn default_request_timeout() -> Duration {
 
 /// An API key in one of the forms in which Elasticsearch gives it out.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(untagged, deny_unknown_fields)]
 pub enum ApiKey {
     /// `encoded`, or `id:key`.
     Encoded(Secret),
@@ -88,7 +90,7 @@ pub enum Compression {
 /// When a request is tried again: no connection, no answer in time, or one of 429, 502, 503 and 504. The waits
 /// are random between zero and a bound that doubles each time; a `Retry-After` of the cluster is kept.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct RetryConfig {
     /// How often a request is tried again after its first try. 0 switches retries off.
     pub max_retries: u32,

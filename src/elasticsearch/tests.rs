@@ -206,3 +206,34 @@ async fn a_newline_at_the_end_of_a_key_is_not_sent() {
     Client::new(&config, "x").unwrap().send(Request::get("/")).await.unwrap();
     assert_eq!(stub.seen()[0].header("authorization"), "ApiKey aWQ6a2V5");
 }
+
+/// A port that takes no more connections: those who ask are not answered at all, as by a machine that is gone.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_machine_that_swallows_connections_costs_the_connect_timeout_and_not_the_request_timeout() {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let address = listener.local_addr().unwrap();
+    // Nobody accepts these, so the queue of the kernel fills.
+    let mut waiting = Vec::new();
+    while let Ok(Ok(stream)) = tokio::time::timeout(Time::from_millis(100), tokio::net::TcpStream::connect(address)).await {
+        waiting.push(stream);
+    }
+    let alive = Stub::answering([]).await;
+    let mut config = config(&[&format!("http://{address}"), &alive.url]);
+    config.connect_timeout = Duration::from_millis(50);
+    config.request_timeout = Duration::from_secs(3600);
+    Client::new(&config, "x").unwrap().send(Request::get("/").retry(Retry::Never)).await.unwrap();
+    assert_eq!(alive.seen().len(), 1);
+    config.endpoints.truncate(1);
+    let error = Client::new(&config, "x").unwrap().send(Request::get("/").retry(Retry::Never)).await.unwrap_err();
+    assert!(told(&error).contains("cannot connect within 50ms"), "{error}");
+}
+
+#[tokio::test]
+async fn an_answer_larger_than_is_ever_read_is_refused_before_it_is_read() {
+    let stub = Stub::answering([Answer::text(200, "application/json", "[").header("content-length", "300000000").cut()]).await;
+    let error = client(&[&stub.url]).send(Request::get("_search")).await.unwrap_err();
+    assert!(matches!(error, ClientError::TooLarge { size: 300_000_000, .. }), "{error}");
+}

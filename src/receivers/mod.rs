@@ -1,3 +1,4 @@
 //! What takes telemetry in.
 
+pub mod elasticsearch;
 pub mod otlp;

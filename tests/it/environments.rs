@@ -8,29 +8,7 @@ use crate::support::daemon::Setup;
 use crate::support::documents::apm;
 use crate::support::elasticsearch::{Elasticsearch, NEW, OLD, elasticsearch};
 use crate::support::history::{History, SLOW};
-use crate::support::{eventually, needs, unique};
-
-/// The pipeline file of an environment that is read from a cluster and reported to the same cluster.
-fn pipelines(elasticsearch: &Elasticsearch, stream: &str) -> String {
-    let connection = elasticsearch.yaml(4);
-    format!(
-        "receivers:
-  elasticsearch/apm:
-{connection}    indices: [\"{stream}\"]
-    interval: 1s
-    start_at: 24h
-    query_delay: 0s
-connectors:
-  detector: {{ bucket: 1m, lateness: 10s }}
-exporters:
-  elasticsearch/anomalies:
-{connection}service:
-  pipelines:
-    traces: {{ receivers: [elasticsearch/apm], processors: [red_metrics], exporters: [detector] }}
-    anomalies: {{ receivers: [detector], exporters: [elasticsearch/anomalies] }}
-"
-    )
-}
+use crate::support::{eventually, needs, pipelines, unique};
 
 /// The anomalies of one environment in a cluster, of whatever data stream.
 async fn anomalies(elasticsearch: &Elasticsearch, environment: &str) -> Vec<Value> {
@@ -51,7 +29,10 @@ async fn a_fault_in_one_environment_never_shows_in_the_other() {
         let stream = format!("traces-apm-{environment}");
         elasticsearch.data_stream(&stream).await;
         elasticsearch.index(&stream, history.calls().map(|call| apm(&call, environment))).await;
-        setup.environment(environment, &pipelines(elasticsearch, &stream));
+        // Read from the cluster, and reported to the same cluster.
+        let exporter = format!("  elasticsearch:\n{}", elasticsearch.yaml(4));
+        let receiver = elasticsearch.receiver(&stream);
+        setup.environment(environment, &pipelines::traces("elasticsearch", &receiver, "elasticsearch", &exporter));
     }
     let mut daemon = setup.start().await;
     for environment in [&faulty, &healthy] {

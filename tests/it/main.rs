@@ -10,7 +10,18 @@
     reason = "a test that cannot go on fails, and says why where it is run"
 )]
 
+mod bad_cluster;
+mod bad_input;
 mod borders;
+mod collector_relay;
+mod command_line;
+mod demo;
+mod elasticsearch_exporter;
+mod elasticsearch_receiver;
+mod environments;
+mod restart;
+mod same_series;
 mod servers;
+mod start_stop;
 #[allow(dead_code, reason = "the tests that use the rest come with the parts they test")]
 mod support;

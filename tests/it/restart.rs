@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anomalyd::model::UnixNanos;
 
+use crate::support::daemon::Setup;
 use crate::support::documents::otel;
 use crate::support::elasticsearch::{NEW, OLD, elasticsearch};
 use crate::support::engine::{Engine, kept};
@@ -30,12 +31,20 @@ async fn every_document_is_read_once(version: &'static str) {
     };
     elasticsearch.index(&stream, (0..DOCUMENTS).map(|n| otel(&call(n), &environment))).await;
 
-    let data = tempfile::tempdir().expect("a folder");
-    let start = || {
-        let mut config = elasticsearch.receiver(&[&stream]);
-        config["page_size"] = 500.into();
-        Engine::traces(&environment, "elasticsearch", config, &[], data.path())
-    };
+    let mut setup = Setup::new();
+    setup.environment(
+        &environment,
+        &format!(
+            "receivers:
+{}    page_size: 500
+service:
+  pipelines:
+    traces: {{ receivers: [elasticsearch], exporters: [keep] }}
+",
+            elasticsearch.receiver(&stream)
+        ),
+    );
+    let start = || Engine::start(&setup);
     let read = || kept(&environment).spans.len() as u64;
     let mut stops = 0;
     let mut received = 0;

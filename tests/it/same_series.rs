@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anomalyd::model::{Measure, UnixNanos};
-use serde_json::json;
+use serde_json::Value;
 
+use crate::support::daemon::Setup;
 use crate::support::documents::{apm, otel};
-use crate::support::elasticsearch::{NEW, OLD, elasticsearch};
+use crate::support::elasticsearch::{Elasticsearch, NEW, OLD, elasticsearch};
 use crate::support::engine::{Engine, kept};
 use crate::support::otlp::{Call, send_grpc, traces};
 use crate::support::{eventually, free_port, needs, unique};
@@ -61,13 +62,24 @@ async fn series(environment: &str, engine: &Engine, wanted: usize) -> Series {
     merged.into_iter().map(|(key, (count, errors, latency))| (key, (count, errors, quantiles(&latency)))).collect()
 }
 
+/// A pipeline file that measures the spans of this receiver, and keeps what was measured.
+fn measured(receivers: &str, receiver: &str) -> String {
+    format!(
+        "default: true
+receivers:
+{receivers}service:
+  pipelines:
+    traces: {{ receivers: [{receiver}], processors: [red_metrics], exporters: [keep] }}
+"
+    )
+}
+
 async fn over_otlp(calls: &[Call]) -> Series {
     let environment = unique("otlp");
-    let (grpc, http) = (free_port(), free_port());
-    let protocols =
-        json!({ "grpc": { "endpoint": format!("127.0.0.1:{grpc}") }, "http": { "endpoint": format!("127.0.0.1:{http}") } });
-    let data = tempfile::tempdir().expect("a folder");
-    let engine = Engine::traces(&environment, "otlp", json!({ "protocols": protocols }), &["red_metrics"], data.path());
+    let grpc = free_port();
+    let receiver = format!("  otlp: {{ protocols: {{ grpc: {{ endpoint: \"127.0.0.1:{grpc}\" }} }} }}\n");
+    let mut setup = Setup::new();
+    let engine = Engine::start(setup.environment(&environment, &measured(&receiver, "otlp")));
     for part in calls.chunks(100) {
         eventually("the receiver to take a request", Duration::from_secs(20), async || {
             send_grpc(grpc, traces(part, None)).await.map_err(|e| e.to_string())
@@ -79,20 +91,15 @@ async fn over_otlp(calls: &[Call]) -> Series {
     series
 }
 
-/// As the same documents of one kind in a data stream, which the receiver polls.
-async fn from_documents(
-    elasticsearch: &crate::support::elasticsearch::Elasticsearch,
-    stream: &str,
-    documents: Vec<serde_json::Value>,
-) -> Series {
+/// As documents of one kind in a data stream, which the receiver polls.
+async fn from_documents(elasticsearch: &Elasticsearch, stream: &str, documents: Vec<Value>) -> Series {
     let environment = unique("documents");
     let stream = format!("{stream}-{environment}");
     let wanted = documents.len();
     elasticsearch.data_stream(&stream).await;
     elasticsearch.index(&stream, documents).await;
-    let data = tempfile::tempdir().expect("a folder");
-    let config = elasticsearch.receiver(&[&stream]);
-    let engine = Engine::traces(&environment, "elasticsearch", config, &["red_metrics"], data.path());
+    let mut setup = Setup::new();
+    let engine = Engine::start(setup.environment(&environment, &measured(&elasticsearch.receiver(&stream), "elasticsearch")));
     let series = series(&environment, &engine, wanted).await;
     engine.stop().await;
     series

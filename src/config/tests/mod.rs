@@ -1,5 +1,6 @@
 //! What a person who edits these files sees, mistake by mistake.
 
+mod examples;
 mod factories;
 mod good;
 mod messages;

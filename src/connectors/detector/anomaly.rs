@@ -38,7 +38,9 @@ impl Finder<'_> {
         let unit = unit(key.kind, function, &key.unit);
         let start = UnixNanos(judged.bucket.saturating_mul(self.bucket));
         let window = Window { start, end: start.plus(self.bucket) };
-        let sentences = Sentences { function, unit: &unit, observed, usual: (lower, upper), scale };
+        let bounds = [judged.verdict.lower, judged.verdict.upper];
+        let known = bounds.iter().all(|b| b.is_some_and(f64::is_finite));
+        let sentences = Sentences { function, unit: &unit, observed, usual: known.then_some((lower, upper)), scale };
         Some(Anomaly {
             id: self.id(key, function, Some(window)),
             fingerprint: self.id(key, function, None),
@@ -144,7 +146,7 @@ struct Sentences<'a> {
     function: Function,
     unit: &'a str,
     observed: f64,
-    usual: (f64, f64),
+    usual: Option<(f64, f64)>,
     scale: f64,
 }
 
@@ -165,17 +167,18 @@ impl Sentences<'_> {
     /// the usual range.
     fn sentence(&self, component: &str, expected: f64, first: bool) -> String {
         let observed = format!("{} {}", self.label(), self.write(self.observed));
-        let (low, high) = self.usual;
-        let usual =
-            if first && low < high { format!(" (usual {} to {})", self.write(low), self.write(high)) } else { String::new() };
+        let usual = match self.usual {
+            Some((low, high)) if first && low < high => format!(" (usual {} to {})", self.write(low), self.write(high)),
+            _ => String::new(),
+        };
         let expected =
             if expected.is_finite() { format!("expected {}", self.write(expected)) } else { "not expected".to_owned() };
         match component {
             "time_of_day" => format!("{observed}, {expected} at this time of day{usual}"),
             "time_of_week" => format!("{observed}, {expected} at this time of the week{usual}"),
             c if c.starts_with("ar") => format!("{observed}, {expected} after the values just before{usual}"),
-            c if c.starts_with("shape") => format!("{observed}: the last values went as none before them, {expected}{usual}"),
-            c if c.starts_with("nov") => format!("{observed}: a level not seen before, {expected}{usual}"),
+            c if c.starts_with("shape") => format!("{observed}: the last values take a course unlike any before{usual}"),
+            c if c.starts_with("nov") => format!("{observed}: the last values are at levels unlike any before{usual}"),
             _ => format!("{observed}, {expected}{usual}"),
         }
     }

@@ -56,10 +56,9 @@ impl Kind {
         match measure {
             Measure::Calls { .. } => Self::Calls,
             Measure::Count(_) => Self::Count,
-            Measure::Gauge { .. } => Self::Gauge,
+            Measure::Gauge { .. } | Measure::Cumulative(Reading { monotonic: false, .. }) => Self::Gauge,
             Measure::Delta(_) => Self::Delta,
             Measure::Values(_) => Self::Values,
-            Measure::Cumulative(Reading { monotonic: false, .. }) => Self::Gauge,
             Measure::Cumulative(reading) if reading.bins.is_empty() => Self::Counter,
             Measure::Cumulative(_) => Self::Histogram,
         }

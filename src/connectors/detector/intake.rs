@@ -77,7 +77,9 @@ impl Intake {
         divided: &mut Divided,
     ) {
         let last = now.plus(AHEAD);
-        let mut newest = if newest > last { UnixNanos(0) } else { newest };
+        // Who does not say how far event time has come is believed by the items.
+        let said = newest > UnixNanos(0) && newest <= last;
+        let mut newest = if said { newest } else { UnixNanos(0) };
         let mut shards: Vec<Vec<Item>> = (0..self.shards).map(|_| Vec::new()).collect();
         let mut buckets = BTreeSet::new();
         for item in items {
@@ -90,7 +92,9 @@ impl Intake {
                 *divided.dropped.entry(reason).or_default() += item.records;
                 continue;
             }
-            newest = newest.max(item.time);
+            if !said {
+                newest = newest.max(item.time);
+            }
             buckets.insert(item.time.0 / self.bucket);
             if let Some(shard) = shards.get_mut(shard_of(&item.entity, self.shards)) {
                 shard.push(item);

@@ -92,12 +92,14 @@ impl Detector {
         let all: Vec<Arc<Settings>> = (0..self.shards).map(|_| Arc::clone(&settings)).collect();
         let (storage, place) = (Arc::clone(&self.context.services.storage), Place::new(&self.context));
         let now = self.context.services.clock.now();
+        let counters = Arc::clone(&self.context.counters);
         let (environment, component) = (self.context.environment.clone(), self.context.id.to_string());
         let loading = move || match state::load(&*storage, &place, &all, now) {
             Ok((mut cores, header)) => {
                 if header.is_some() {
                     cores.iter_mut().for_each(|core| core.resume(now));
                     let series: usize = cores.iter().map(Core::series).sum();
+                    counters.event("series_restored", series as u64);
                     tracing::info!(%environment, component, series, "goes on with what was learnt before");
                 }
                 (cores, header)
@@ -115,19 +117,15 @@ impl Detector {
     /// Gives the shards what comes in, and the time. Ends with the input.
     async fn feed(&self, mut input: Input, shards: Vec<mpsc::Sender<Command>>, bucket: u64) -> Result<(), ComponentError> {
         let mut intake = Intake::new(&self.context.environment, shards.len(), bucket);
-        let mut ticks = tokio::time::interval(TICK);
+        let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + TICK, TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut now = UnixNanos(0);
+        // Nothing is taken in before the time is known.
+        let mut now = self.tick(&shards).await?;
         loop {
             tokio::select! {
-                // The first tick comes at once: nothing is taken in before the time is known.
+                // A tick is never kept waiting by a full input.
                 biased;
-                _ = ticks.tick() => {
-                    now = self.context.services.clock.now();
-                    for shard in &shards {
-                        shard.send(Command::Tick(now)).await.map_err(|_| shard_ended())?;
-                    }
-                }
+                _ = ticks.tick() => now = self.tick(&shards).await?,
                 delivery = input.recv() => {
                     let Some(Delivery { payload, mut flight }) = delivery else { return Ok(()) };
                     let divided = intake.divide(payload, now);
@@ -141,6 +139,15 @@ impl Detector {
                 }
             }
         }
+    }
+
+    /// Tells the shards the time.
+    async fn tick(&self, shards: &[mpsc::Sender<Command>]) -> Result<UnixNanos, ComponentError> {
+        let now = self.context.services.clock.now();
+        for shard in shards {
+            shard.send(Command::Tick(now)).await.map_err(|_| shard_ended())?;
+        }
+        Ok(now)
     }
 
     /// Hands on what the shards find; at their end keeps what they have learnt.

@@ -75,7 +75,7 @@ impl Place {
         Self::of(context.environment.as_str(), &context.id)
     }
 
-    fn of(environment: &str, id: &ComponentId) -> Self {
+    pub(super) fn of(environment: &str, id: &ComponentId) -> Self {
         Self(format!("detector/{environment}/{id}"))
     }
 

@@ -21,7 +21,6 @@ pub struct Config {
     /// `logs-anomaly.`, because that is what Elasticsearch receivers leave out, so that nobody reads the daemon's own
     /// anomalies as input.
     #[serde(default)]
-    #[schemars(regex(pattern = r"^logs-anomaly\.[a-z0-9._]+-[a-z0-9._]+$"))]
     pub index: Option<String>,
     /// Whether to install the index template on start, and to create the data stream with its retention. Where the
     /// API key may not do that, the exporter says so once and goes on.
@@ -29,12 +28,15 @@ pub struct Config {
     pub setup: bool,
     /// How long Elasticsearch keeps anomalies, at least; it deletes whole backing indices. Needs `setup`.
     #[serde(default = "default_retention")]
+    #[schemars(extend("x-minimum" = "1m"))]
     pub retention: Duration,
     /// Largest request body, before compression. A larger document goes alone.
     #[serde(default = "default_max_batch_size")]
+    #[schemars(extend("x-minimum" = "1KiB", "x-maximum" = "100MB"))]
     pub max_batch_size: ByteSize,
     /// Longest time for which an anomaly waits for others to go with it.
     #[serde(default = "default_flush_interval")]
+    #[schemars(extend("x-maximum" = "5m"))]
     pub flush_interval: Duration,
 }
 
@@ -58,21 +60,16 @@ impl Config {
     /// What is wrong with it that its schema cannot say.
     pub(super) fn problems(&self) -> Vec<Problem> {
         let mut problems = self.connection.problems();
-        let mut add = |key: &str, message: &str| {
-            problems.push(Problem { path: vec![key.to_owned()], message: message.to_owned(), hint: None, fatal: true });
-        };
         if self.index.as_deref().is_some_and(|name| DataStream::parse(name).is_none()) {
-            add(
-                "index",
-                "expected a data stream `logs-anomaly.<name>-<namespace>` in lower case, because Elasticsearch receivers leave \
-                 out only those",
-            );
-        }
-        if self.max_batch_size.bytes() < 1024 || self.max_batch_size.bytes() > 100_000_000 {
-            add("max_batch_size", "expected 1KiB to 100MB; 1MiB to 5MiB is usual");
-        }
-        if self.retention.get().as_secs() < 60 {
-            add("retention", "expected at least a minute; weeks are usual");
+            problems.push(Problem {
+                path: vec!["index".to_owned()],
+                message:
+                    "expected a data stream `logs-anomaly.<name>-<namespace>` in lower case, because Elasticsearch receivers \
+                          leave out only those"
+                        .to_owned(),
+                hint: None,
+                fatal: true,
+            });
         }
         problems
     }
@@ -138,7 +135,7 @@ mod tests {
             assert_eq!(DataStream::parse(bad), None, "{bad}");
         }
         let config: Config = serde_json::from_value(json!({
-            "endpoints": ["nowhere"], "index": "logs-app-prod", "max_batch_size": "1B", "retention": "1s",
+            "endpoints": ["nowhere"], "index": "logs-app-prod",
         }))
         .unwrap();
         let told: Vec<String> = config.problems().iter().map(|p| format!("{}: {}", p.path.join("."), p.message)).collect();

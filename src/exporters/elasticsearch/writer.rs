@@ -15,6 +15,9 @@ use crate::model::Anomaly;
 use crate::pipeline::{Counters, Flight, Health, Status};
 use crate::storage::LineFile;
 
+/// However long the cluster asks to wait, it is tried again after this time.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(600);
+
 /// Anomalies that travel together.
 #[derive(Default)]
 pub(super) struct Batch {
@@ -326,7 +329,9 @@ impl Writer {
 fn obstacle(error: &ClientError) -> Obstacle {
     match error.status() {
         // A server error, or something between us that will get over it.
-        None | Some(429 | 500..=599) => Obstacle::Passing(error.to_string(), error.retry_after()),
+        None | Some(429 | 500..=599) => {
+            Obstacle::Passing(error.to_string(), error.retry_after().map(|r| r.min(LONGEST_RETRY_AFTER)))
+        }
         Some(_) => Obstacle::Lasting(error.to_string()),
     }
 }

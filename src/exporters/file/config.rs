@@ -23,6 +23,7 @@ pub struct Config {
 #[serde(deny_unknown_fields, default)]
 pub struct Rotation {
     /// The file is put aside before it would grow beyond this size.
+    #[schemars(extend("x-minimum" = "1KiB"))]
     pub max_size: ByteSize,
     /// How many files that were put aside are kept: `<path>.1` is the newest.
     #[schemars(range(max = 10_000))]

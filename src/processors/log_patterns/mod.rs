@@ -45,10 +45,9 @@ const MAX_TEXT: usize = 512;
 const MAX_ENTITIES: usize = 100_000;
 
 fn make(instance: Instance) -> Result<Box<dyn Processor>, BuildError> {
-    let config = if instance.config.is_null() {
-        Config::default()
-    } else {
-        Config::deserialize(&instance.config).map_err(BuildError::new)?
+    let config = match instance.config {
+        serde_json::Value::Null => Config::default(),
+        config => Config::deserialize(config).map_err(BuildError::new)?,
     };
     Ok(Box::new(LogPatterns::new(&config)))
 }

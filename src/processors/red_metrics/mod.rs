@@ -172,7 +172,10 @@ impl RedMetrics {
                 let key = key?;
                 spans.attributes.value(span.attributes, key).or_else(|| spans.attributes.value(span.resource, key))
             }));
-            let slot = all.slot(&self.hasher, (service, span.name, kind, span.start.floor(STEP)), &wanted);
+            // A long call is known only when it has ended; by its start it would always be late. Event time
+            // itself follows the starts, by which stores sort.
+            let at = if span.duration >= STEP { span.end() } else { span.start };
+            let slot = all.slot(&self.hasher, (service, span.name, kind, at.floor(STEP)), &wanted);
             let Some(slot) = slot else { continue };
             slot.count += span.weight;
             if span.status == StatusCode::Error {

@@ -121,12 +121,10 @@ impl Refusal {
             // The details of a rich gRPC status are that very message.
             Format::Protobuf => Bytes::copy_from_slice(self.detailed().details()),
             Format::Json => {
-                let mut status = serde_json::json!({ "code": self.code as i32, "message": self.message });
-                if self.retry {
-                    let delay = format!("{}s", RETRY_AFTER.as_secs());
-                    status["details"] =
-                        serde_json::json!([{ "@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": delay }]);
-                }
+                let delay = format!("{}s", RETRY_AFTER.as_secs());
+                let retry = serde_json::json!({ "@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": delay });
+                let details: Vec<_> = self.retry.then_some(retry).into_iter().collect();
+                let status = serde_json::json!({ "code": self.code as i32, "message": self.message, "details": details });
                 status.to_string().into()
             }
         }

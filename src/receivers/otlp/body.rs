@@ -184,7 +184,8 @@ impl Raw {
         if compression == Compression::None || bytes.is_empty() {
             return Ok((bytes, reservation));
         }
-        let read = |e: io::Error| Refusal::invalid(format!("the body is not valid {compression:?}: {e}"));
+        let name = format!("{compression:?}").to_lowercase();
+        let read = |e: io::Error| Refusal::invalid(format!("the body is not valid {name}: {e}"));
         let (input, covered) = (bytes.as_ref(), bytes.len());
         let mut reader: Box<dyn Read + '_> = match compression {
             Compression::Zstd => {

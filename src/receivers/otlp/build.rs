@@ -371,8 +371,8 @@ pub(super) fn adjusted_count(trace_state: &str) -> Option<f64> {
         return None;
     }
     let threshold = u64::from_str_radix(digits, 16).ok()? << (4 * (14 - digits.len()));
-    let whole = (1u64 << 56) as f64;
-    Some(whole / (whole - threshold as f64))
+    let whole = 1u64 << 56;
+    Some(whole as f64 / (whole - threshold) as f64)
 }
 
 /// A log record while it is read.

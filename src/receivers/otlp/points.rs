@@ -295,9 +295,9 @@ fn exponential(point: &PointDraft, bins: &mut Vec<(f64, f64)>) -> Checked<()> {
 
 /// (value, quantile) of a summary. A quantile that is NaN had no observations lately: it is left out.
 fn summary(point: &mut PointDraft, bins: &mut Vec<(f64, f64)>) -> Checked<()> {
-    if let Some(sum) = point.sum.filter(|sum| !sum.is_nan()) {
-        finite("the sum", sum)?;
-    }
+    // Not optional here: absent is 0 (and -0 is 0 too, because protobuf does not send it). NaN is not known.
+    let sum = point.sum.unwrap_or(0.0) + 0.0;
+    point.sum = Some(if sum.is_nan() { sum } else { finite("the sum", sum)? });
     check_length(point.quantiles.len())?;
     point.quantiles.retain(|(_, value)| !value.is_nan());
     for &(quantile, value) in &point.quantiles {
@@ -315,12 +315,6 @@ fn summary(point: &mut PointDraft, bins: &mut Vec<(f64, f64)>) -> Checked<()> {
 mod tests {
     use super::*;
 
-    fn bins(point: &PointDraft) -> (Vec<(f64, f64)>, Vec<(usize, f64)>) {
-        let (mut bins, mut ends) = (Vec::new(), Vec::new());
-        explicit(point, &mut bins, &mut ends).unwrap();
-        (bins, ends)
-    }
-
     #[test]
     fn explicit_buckets_count_at_their_middle_and_open_ones_at_their_bound() {
         let point = PointDraft {
@@ -331,7 +325,8 @@ mod tests {
             max: Some(16.0),
             ..PointDraft::default()
         };
-        let (bins, ends) = bins(&point);
+        let (mut bins, mut ends) = (Vec::new(), Vec::new());
+        explicit(&point, &mut bins, &mut ends).unwrap();
         assert_eq!(bins, [(0.0, 1.0), (0.5, 2.0), (2.0, 3.0), (9.0, 4.0)]);
         assert_eq!(ends, [(0, -1.0), (3, 12.0)]);
     }

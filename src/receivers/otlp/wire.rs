@@ -20,6 +20,7 @@ pub(super) struct Reader<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Field<'a> {
     value: Wire<'a>,
+    /// Where its bytes begin; of other wire types, where its tag begins.
     at: usize,
 }
 
@@ -126,6 +127,7 @@ impl<'a> Reader<'a> {
                 _ => return Err(malformed(at, format_args!("wire type {kind} of field {number} is not protobuf"))),
             };
             if groups == 0 {
+                let at = if let Wire::Bytes(bytes) = value { self.at - bytes.len() } else { at };
                 return Ok(Some((number, Field { value, at })));
             }
         }
@@ -188,7 +190,6 @@ impl<'a> Field<'a> {
 
     /// A message.
     pub(super) fn message(&self, name: &str) -> Result<Reader<'a>, DecodeError> {
-        // `at` is where the field's tag begins: near enough for a person with a hex dump.
         self.bytes(name).map(|rest| Reader { rest, at: self.at })
     }
 

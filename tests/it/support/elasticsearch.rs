@@ -171,12 +171,12 @@ impl Elasticsearch {
         hits.into_iter().map(|mut hit| hit["_source"].take()).collect()
     }
 
-    /// The configuration of a receiver that reads the last day of `indices` and then goes on without delay.
-    pub(crate) fn receiver(&self, indices: &[&str]) -> Value {
-        json!({
-            "endpoints": [self.url], "username": self.user, "password": self.password,
-            "indices": indices, "interval": "1s", "start_at": "24h", "query_delay": "0s",
-        })
+    /// Lines for a pipeline file: a receiver that reads `indices` from a day ago on and goes on without delay.
+    pub(crate) fn receiver(&self, indices: &str) -> String {
+        let connection = self.yaml(4);
+        format!(
+            "  elasticsearch:\n{connection}    indices: [\"{indices}\"]\n    interval: 1s\n    lookback: 24h\n    query_delay: 0s\n"
+        )
     }
 
     /// Lines for a pipeline file: where the cluster is and who asks, at this indent.

@@ -2,19 +2,15 @@
 //! tell, such as which spans came and what was measured of them.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
 
 use anomalyd::components::FACTORIES;
-use anomalyd::daemon::{self, Settings};
 use anomalyd::model::{Batch, Environment, Observation, Payload};
-use anomalyd::pipeline::{
-    ComponentError, ComponentId, Counts, Drained, EnvironmentSpec, Exporter, Factory, Input, Instance, Make, PipelineSpec,
-    Registry, plan,
-};
-use serde_json::{Value, json};
+use anomalyd::pipeline::{Class, ComponentError, Counts, Drained, Exporter, Factory, Input, Instance, Make, Registry};
+use anomalyd::{config, daemon};
 use tokio_util::sync::CancellationToken;
+
+use super::daemon::Setup;
 
 /// What reached the `keep` exporters of one environment.
 #[derive(Clone, Debug, Default)]
@@ -82,36 +78,17 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    /// Starts a traces pipeline: this receiver, these processors, `keep`. The cursor is kept in `data`.
-    pub(crate) fn traces(environment: &str, receiver: &str, config: Value, processors: &[&str], data: &Path) -> Self {
-        let id = |text: &str| ComponentId::parse(text).expect("a component id");
-        let pipeline = PipelineSpec {
-            receivers: vec![id(receiver)],
-            processors: processors.iter().map(|p| id(p)).collect(),
-            exporters: vec![id("keep")],
-        };
-        let spec = EnvironmentSpec {
-            environment: Environment::new(environment),
-            default: true,
-            receivers: [(id(receiver), config)].into_iter().collect(),
-            processors: processors.iter().map(|p| (id(p), json!({}))).collect(),
-            connectors: Default::default(),
-            exporters: [(id("keep"), json!({}))].into_iter().collect(),
-            pipelines: [("traces".to_owned(), pipeline)].into_iter().collect(),
-        };
+    /// Starts the daemon of these files.
+    pub(crate) fn start(setup: &Setup) -> Self {
         let factories: Vec<Factory> = FACTORIES.iter().copied().chain([KEEP]).collect();
-        let plans = vec![plan(&spec, &factories).expect("a sound pipeline")];
-        let settings = Settings {
-            endpoint: "127.0.0.1:0".to_owned(),
-            data_dir: data.to_owned(),
-            queue_capacity: 8,
-            shutdown_deadline: Duration::from_secs(30),
-        };
+        let loaded = config::load(&setup.config(), &|name| std::env::var(name).ok(), &factories);
+        let loaded = loaded.unwrap_or_else(|mistakes| panic!("{}", mistakes.render(false)));
         let registry = Registry::default();
         let stop = CancellationToken::new();
         let (of_daemon, stopped) = (registry.clone(), stop.clone());
-        let task =
-            tokio::spawn(async move { daemon::run(&plans, &settings, of_daemon, stopped, CancellationToken::new()).await });
+        let task = tokio::spawn(async move {
+            daemon::run(&loaded.daemon, &loaded.plans, of_daemon, stopped, CancellationToken::new()).await
+        });
         Self { registry, stop, task }
     }
 
@@ -126,7 +103,7 @@ impl Engine {
                 assert!(counts.balanced() && counts.in_flight == 0, "{} {kind}: {counts:?}", component.id);
             }
         }
-        let receivers = components.iter().filter(|c| c.class == anomalyd::pipeline::Class::Receiver);
+        let receivers = components.iter().filter(|c| c.class == Class::Receiver);
         receivers.flat_map(|c| c.counters.snapshot()).map(|(_, counts)| counts).collect()
     }
 

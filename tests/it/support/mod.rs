@@ -8,6 +8,7 @@ pub(crate) mod engine;
 pub(crate) mod history;
 pub(crate) mod metrics;
 pub(crate) mod otlp;
+pub(crate) mod pipelines;
 
 use std::io::Write as _;
 use std::net::TcpListener;

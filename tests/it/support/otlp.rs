@@ -24,6 +24,13 @@ pub(crate) struct Call {
 }
 
 impl Call {
+    /// A call that has just been.
+    pub(crate) fn now(number: u64) -> Self {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a clock").as_nanos();
+        let (service, operation) = ("checkout".to_owned(), "POST /pay".to_owned());
+        Self { service, operation, start: now as u64, duration: 5_000_000, failed: false, number }
+    }
+
     /// Hexadecimal trace id.
     pub(crate) fn trace_id(&self) -> String {
         format!("{:032x}", u128::from(self.number) + 1)
@@ -82,6 +89,15 @@ pub(crate) async fn send_grpc(port: u16, request: ExportTraceServiceRequest) -> 
     let endpoint = format!("http://127.0.0.1:{port}");
     let mut client = TraceServiceClient::connect(endpoint).await.map_err(|e| tonic::Status::unknown(e.to_string()))?;
     client.export(request).await.map(drop)
+}
+
+/// Sends calls over gRPC in requests of 500, in their order.
+pub(crate) async fn send_all(port: u16, calls: impl Iterator<Item = Call>, environment: &str) {
+    let mut client = TraceServiceClient::connect(format!("http://127.0.0.1:{port}")).await.expect("a connection");
+    let calls: Vec<Call> = calls.collect();
+    for part in calls.chunks(500) {
+        client.export(traces(part, Some(environment))).await.expect("the daemon takes the spans");
+    }
 }
 
 /// Posts a body to the HTTP receiver; the status and the answer's body.

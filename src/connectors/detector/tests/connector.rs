@@ -1,0 +1,112 @@
+//! The connector with its threads, its clock and its store.
+
+use std::time::Duration;
+
+use super::*;
+use crate::model::PayloadKind;
+use crate::pipeline::{
+    Class, ComponentId, Context, Counters, Counts, Health, Input, Instance, Make, ManualClock, Output, Registry, Services,
+};
+use crate::storage::Storage;
+
+struct Ran {
+    anomalies: Vec<Anomaly>,
+    counts: Counts,
+    out: Counts,
+    events: std::collections::BTreeMap<&'static str, u64>,
+}
+
+/// Runs the connector over `payloads` to its end.
+async fn run(storage: &Arc<MemoryStorage>, shards: u64, now: u64, payloads: Vec<Payload>) -> Ran {
+    let counters = Arc::new(Counters::default());
+    let services = Services {
+        clock: Arc::new(ManualClock::new(UnixNanos::from_secs(now))),
+        storage: Arc::clone(storage) as Arc<dyn Storage>,
+        data_dir: std::path::PathBuf::new(),
+        registry: Registry::default(),
+        queue_capacity: 4,
+    };
+    let context = Context {
+        environment: environment(),
+        id: ComponentId::parse("detector").unwrap(),
+        counters: Arc::clone(&counters),
+        health: Health::default(),
+        shutdown: tokio_util::sync::CancellationToken::new(),
+        services,
+    };
+    let config = serde_json::json!({ "shards": shards, "warmup": 240, "threshold": 1.5 });
+    let Make::Connector(make) = super::super::FACTORY.make else { panic!("a connector") };
+    assert_eq!(super::super::FACTORY.class(), Class::Connector);
+    let detector = make(Instance { config, context }).map_err(|e| e.to_string()).unwrap();
+    let (edge, input) = Input::queue(4, Arc::clone(&counters));
+    let behind = Arc::new(Counters::default());
+    let (target, mut anomalies) = Input::queue(1, Arc::clone(&behind));
+    let feed = async move {
+        let output = Output::new(vec![edge]);
+        for payload in payloads {
+            output.send(payload).await.unwrap();
+        }
+    };
+    let collect = async move {
+        let mut all = Vec::new();
+        while let Some(delivery) = anomalies.recv().await {
+            let Payload::Anomalies(found) = &delivery.payload else { panic!("only anomalies") };
+            all.extend(found.iter().cloned());
+            delivery.flight.sent();
+        }
+        super::super::anomaly::sort(&mut all);
+        all
+    };
+    let all = async { tokio::join!(detector.run(input, Output::new(vec![target])), feed, collect) };
+    let (ended, (), anomalies) =
+        tokio::time::timeout(Duration::from_secs(120), all).await.expect("the detector ends with its input");
+    ended.unwrap();
+    Ran {
+        anomalies,
+        counts: counters.of(PayloadKind::Observations),
+        out: behind.of(PayloadKind::Anomalies),
+        events: counters.events(),
+    }
+}
+
+fn payloads(from: u64, to: u64) -> Vec<Payload> {
+    minutes(from, to, FAULT).chunk_by(|a, b| a.time == b.time).map(|batch| payload(batch.to_vec())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_connector_finds_what_the_core_finds_and_accounts_for_everything() {
+    let now = BEGIN + 400 * 86_400;
+    let mut bench = Bench::new(&config(), 1, now);
+    bench.play(&minutes(0, LONG, FAULT));
+    let ran = run(&Arc::default(), 3, now, payloads(0, LONG)).await;
+    assert_eq!(ran.anomalies, bench.found());
+    assert!(!ran.anomalies.is_empty());
+    assert!(ran.counts.balanced() && ran.counts.in_flight == 0, "{:?}", ran.counts);
+    assert_eq!(ran.counts.sent, minutes(0, LONG, FAULT).len() as u64);
+    assert_eq!(ran.out.received, ran.anomalies.len() as u64);
+    assert_eq!(ran.events.get("anomalies").copied(), Some(ran.anomalies.len() as u64));
+    assert_eq!(ran.events.get("buckets_closed").copied(), Some(bench.closed));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_learnt_survives_a_restart_with_another_number_of_shards() {
+    let now = BEGIN + 400 * 86_400;
+    let storage = Arc::new(MemoryStorage::default());
+    let first = run(&storage, 2, now, payloads(0, 100)).await;
+    let second = run(&storage, 3, now, payloads(100, FAULT)).await;
+    let third = run(&storage, 1, now, payloads(FAULT, LONG)).await;
+    assert!(first.anomalies.is_empty() && second.anomalies.is_empty());
+    let through = run(&Arc::default(), 2, now, payloads(0, LONG)).await;
+    assert_eq!(third.anomalies, through.anomalies, "no warming up again, and the same ids");
+    assert!(!third.anomalies.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn late_records_are_dropped_with_their_reason() {
+    let mut all = payloads(0, 10);
+    all.push(payload(vec![calls("cart", BEGIN, 1, 0, 1.0)]));
+    let ran = run(&Arc::default(), 2, BEGIN + 86_400, all).await;
+    assert_eq!(ran.counts.dropped.get("late"), Some(&1));
+    assert_eq!(ran.events.get("late_observations"), Some(&1));
+    assert!(ran.counts.balanced());
+}

@@ -1,0 +1,191 @@
+//! Reads documents from Elasticsearch indices, each once. See `README.md` in this folder.
+
+mod columns;
+mod config;
+mod cursor;
+mod decode;
+mod ecs;
+mod fields;
+mod metrics;
+mod otel;
+mod reply;
+mod search;
+mod seen;
+mod shape;
+mod time;
+mod window;
+
+#[cfg(test)]
+mod shape_tests;
+#[cfg(test)]
+mod window_tests;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use schemars::JsonSchema as _;
+use tokio::time::Instant;
+
+pub use config::Config;
+
+use crate::elasticsearch::{Client, closed};
+use crate::model::{PayloadKind, UnixNanos};
+use crate::pipeline::{BuildError, ComponentError, Context, Factory, Make, Outputs, Receiver, ReceiverInstance, Status};
+
+use cursor::Cursor;
+use decode::Decoder;
+use search::{Cluster, Search as _, SearchError};
+use window::{Outcome, PollError, Poller, Settings};
+
+/// How long it is believed which metrics are counters.
+const COUNTERS_FOR: Duration = Duration::from_secs(600);
+
+/// The `elasticsearch` receiver.
+pub const FACTORY: Factory = Factory {
+    kind: "elasticsearch",
+    about: "Reads spans, metric points and log records from Elasticsearch indices, each document once.",
+    acknowledgement: "A document counts as read when every pipeline of its signal has taken it; only then the cursor, which \
+                      survives a restart, moves past it.",
+    schema: |generator| closed(Config::json_schema(generator)),
+    implicit: false,
+    gives: |kind| matches!(kind, PayloadKind::Telemetry(_)).then_some(kind),
+    check: config::problems,
+    make: Make::Receivers(make),
+};
+
+fn make(instances: Vec<ReceiverInstance>) -> Result<Vec<Box<dyn Receiver>>, BuildError> {
+    let receivers = instances.into_iter().map(|ReceiverInstance { instance, outputs, .. }| {
+        let config: Config = serde_json::from_value(instance.config).map_err(BuildError::new)?;
+        let receiver = Elasticsearch { config, context: instance.context, outputs, poller: None };
+        Ok(Box::new(receiver) as Box<dyn Receiver>)
+    });
+    receivers.collect()
+}
+
+struct Elasticsearch {
+    config: Config,
+    context: Context,
+    outputs: Outputs,
+    poller: Option<Poller<Cluster>>,
+}
+
+#[async_trait]
+impl Receiver for Elasticsearch {
+    async fn start(&mut self) -> Result<(), ComponentError> {
+        let (config, context) = (&self.config, &self.context);
+        let name = format!("anomalyd/{}/{}", context.environment, context.id);
+        let client = Client::new(&config.connection, &name).map_err(ComponentError::new)?;
+        let start = match &config.start {
+            Some(text) => time::parse(text).ok_or_else(|| ComponentError(format!("`start: {text}` is not a moment")))?,
+            None => context.services.clock.now().minus(nanos(config.lookback.get())),
+        };
+        let key = format!("cursor/{}/{}", context.environment, context.id);
+        let storage = std::sync::Arc::clone(&context.services.storage);
+        let (cursor, damage) = Cursor::load(storage, key, start).map_err(ComponentError::new)?;
+        if let Some(damage) = damage {
+            context.counters.event("cursors_damaged", 1);
+            tracing::error!(environment = %context.environment, component = %context.id, "{damage}");
+        }
+        tracing::info!(environment = %context.environment, component = %context.id, from = %cursor.high(), "reading indices");
+        let jitter = config.query_delay_jitter.unwrap_or(config.query_delay);
+        let settings = Settings {
+            delay: nanos(config.query_delay.get()).saturating_add(share(&name, nanos(jitter.get()))),
+            overlap: nanos(config.overlap.get()),
+            page_size: config.page_size,
+            max_documents: config.max_documents_per_poll.max(1),
+            max_remembered: config.max_remembered_documents,
+        };
+        let search = Cluster::new(client, &config.indices, config.keep_alive.get(), config.filter.clone());
+        let decoder = Decoder::new(config.only_environments.clone());
+        self.poller = Some(Poller::new(search, cursor, settings, decoder, self.outputs.clone(), context.clone()));
+        Ok(())
+    }
+
+    async fn run(mut self: Box<Self>) -> Result<(), ComponentError> {
+        let Some(mut poller) = self.poller.take() else { return Ok(()) };
+        let shutdown = self.context.shutdown.clone();
+        let mut counters_at: Option<Instant> = None;
+        while !shutdown.is_cancelled() {
+            if !self.outputs.metrics.is_empty() && counters_at.is_none_or(|at| at.elapsed() > COUNTERS_FOR) {
+                counters_at = Some(Instant::now());
+                tokio::select! {
+                    () = shutdown.cancelled() => break,
+                    () = learn_counters(&mut poller, &self.context) => {}
+                }
+            }
+            let result = poller.poll(self.context.services.clock.now()).await;
+            if result == Err(PollError::Ended) && shutdown.is_cancelled() {
+                break;
+            }
+            match self.tell(result)? {
+                Next::Now => tokio::task::yield_now().await,
+                Next::Later => tokio::select! {
+                    () = shutdown.cancelled() => break,
+                    () = tokio::time::sleep(self.config.interval.get()) => {}
+                },
+            }
+        }
+        // Every poll stores what it has read, except when the store could not be written then.
+        poller.finish().await.map_err(ComponentError::new)
+    }
+}
+
+/// When the next poll is due.
+enum Next {
+    Now,
+    Later,
+}
+
+impl Elasticsearch {
+    /// Tells how a poll went where that has changed.
+    fn tell(&self, result: Result<Outcome, PollError>) -> Result<Next, ComponentError> {
+        let Context { environment, id, health, .. } = &self.context;
+        let was = health.get();
+        match result {
+            Ok(outcome) => {
+                if let Status::RecoverableError(_) = was {
+                    tracing::info!(%environment, component = %id, "reading again");
+                }
+                if outcome != Outcome::Stopped {
+                    health.set(Status::Ok);
+                }
+                if outcome == Outcome::NoIndex {
+                    tracing::debug!(%environment, component = %id, indices = ?self.config.indices, "no index matches yet");
+                    self.context.counters.event("polls_without_index", 1);
+                }
+                Ok(if outcome == Outcome::More { Next::Now } else { Next::Later })
+            }
+            Err(PollError::Ended) => Err(ComponentError("the pipelines that this receiver sends to have ended".to_owned())),
+            Err(error) => {
+                self.context.counters.event("polls_failed", 1);
+                let status = Status::RecoverableError(error.to_string());
+                if was != status {
+                    tracing::warn!(%environment, component = %id, %error, "cannot read; trying again every {}", self.config.interval);
+                }
+                health.set(status);
+                Ok(Next::Later)
+            }
+        }
+    }
+}
+
+/// Asks which metrics are counters. Where that is not answered, those known before stay.
+async fn learn_counters(poller: &mut Poller<Cluster>, context: &Context) {
+    match poller.search().counters().await {
+        Ok(counters) => poller.decoder().counters = counters,
+        Err(SearchError::Gone(error) | SearchError::TooLarge(error) | SearchError::Failed(error)) => {
+            tracing::debug!(component = %context.id, error, "not known which metrics are counters; they are read as gauges");
+        }
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// A share of `most` that follows from `name`, in whole milliseconds.
+fn share(name: &str, most: u64) -> u64 {
+    let hash = blake3::hash(name.as_bytes());
+    let number = hash.as_bytes().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    UnixNanos(number % most.max(1)).floor(1_000_000).0
+}
