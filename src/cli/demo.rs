@@ -4,7 +4,6 @@ use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anstream::{eprintln, println};
 use anstyle::{AnsiColor, Style};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -20,6 +19,7 @@ use crate::pipeline::{Clock as _, SystemClock};
 /// has four faults, prints what is found with reasons, and ends with what was found, missed and falsely reported.
 /// The exit code is 0 only if all faults were found, with no more false alarms than the summary says may be.
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Demo {
     /// Days of history to learn from.
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u64).range(1..=60))]
@@ -35,6 +35,12 @@ pub(crate) struct Demo {
     all: bool,
 }
 
+const EXAMPLES: &str = "\
+Examples:
+  anomalyd demo
+  anomalyd demo --days 3 --seed 7
+  anomalyd demo --format json | jq .passed";
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Format {
     /// For people.
@@ -48,11 +54,12 @@ pub(crate) fn run(args: &Demo) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("error: cannot start the threads of the demo: {error}");
+            super::tell(&format!("error: cannot start the worker threads: {error}\n"));
             return ExitCode::FAILURE;
         }
     };
-    let mut show = Show { text: args.format == Format::Text, all: args.all, bar: None, last: None, began: Instant::now() };
+    let mut show =
+        Show { text: args.format == Format::Text, all: args.all, bar: None, last: None, began: Instant::now(), told: 0 };
     let options = Options { days: args.days, seed: args.seed };
     let end = demo::end_before(SystemClock.now());
     let report = runtime.block_on(async {
@@ -68,11 +75,11 @@ pub(crate) fn run(args: &Demo) -> ExitCode {
     match report {
         Some(Ok(report)) => summary(&report, args.format, show.began.elapsed()),
         Some(Err(error)) => {
-            eprintln!("error: {error}");
+            super::tell(&format!("error: {error}\n"));
             ExitCode::FAILURE
         }
         None => {
-            eprintln!("interrupted");
+            super::tell("interrupted\n");
             ExitCode::from(130)
         }
     }
@@ -81,12 +88,12 @@ pub(crate) fn run(args: &Demo) -> ExitCode {
 fn summary(report: &Report, format: Format, took: Duration) -> ExitCode {
     match format {
         Format::Text => {
-            println!("\n{}", report.text().trim_end());
-            eprintln!("{} records in {:.0} s", grouped(report.records), took.as_secs_f64());
+            super::print(&format!("\n{}", report.text()));
+            super::tell(&format!("{} records in {:.0} s\n", grouped(report.records), took.as_secs_f64()));
         }
         Format::Json => match serde_json::to_string_pretty(report) {
-            Ok(json) => println!("{json}"),
-            Err(error) => eprintln!("error: the summary cannot be written as JSON: {error}"),
+            Ok(json) => drop(super::print(&format!("{json}\n"))),
+            Err(error) => super::tell(&format!("error: the summary cannot be written as JSON: {error}\n")),
         },
     }
     if report.passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -100,6 +107,8 @@ struct Show {
     /// Environment and bucket of the anomaly printed last.
     last: Option<(Environment, UnixNanos)>,
     began: Instant,
+    /// Percent of the replay that were told, where there is no progress bar.
+    told: u64,
 }
 
 impl Show {
@@ -107,22 +116,26 @@ impl Show {
         match event {
             Event::Started { from, to } => self.started(from, to),
             Event::Learning { done, total } => {
+                let percent = done * 100 / total.max(1);
                 if let Some(bar) = &self.bar {
                     bar.set_length(total);
                     bar.set_position(done);
+                } else if percent >= self.told + 20 {
+                    self.told = percent - percent % 20;
+                    super::tell(&format!("  {} % after {:.0} s\n", self.told, self.began.elapsed().as_secs_f64()));
                 }
             }
             Event::Watching { records, anomalies, to } => {
                 self.clear();
-                let rate = records as f64 / self.began.elapsed().as_secs_f64();
-                eprintln!(
-                    "learnt from {} spans and log records in {:.0} s ({} per second); {anomalies} anomalies in the history{}",
+                let seconds = self.began.elapsed().as_secs_f64();
+                super::tell(&format!(
+                    "learnt from {} spans and log records in {seconds:.0} s ({} per second); {anomalies} anomalies in it{}\n\
+                     watching until {}: dev and staging stay healthy, production breaks four times\n",
                     grouped(records),
-                    self.began.elapsed().as_secs_f64(),
-                    grouped(rate as u64),
-                    if self.all { "" } else { " (`--all` prints them)" }
-                );
-                eprintln!("now watching until {}; dev and staging stay healthy, production breaks four times", minute(to));
+                    grouped((records as f64 / seconds).round() as u64),
+                    if self.all || anomalies == 0 { "" } else { " (`--all` prints them)" },
+                    minute(to)
+                ));
             }
             Event::Broken(fault) => self.marker(fault.start, "broken  ", fault, AnsiColor::Magenta),
             Event::Repaired(fault) => self.marker(fault.end, "repaired", fault, AnsiColor::Green),
@@ -131,15 +144,19 @@ impl Show {
                     let block = (anomaly.environment.clone(), anomaly.window.start);
                     let apart = self.last.replace(block.clone()).is_some_and(|last| last != block);
                     let text = console::render(anomaly);
-                    self.print(|| println!("{}{}", if apart { "\n" } else { "" }, text.trim_end()));
+                    self.print(&format!("{}{text}", if apart { "\n" } else { "" }));
                 }
             }
         }
     }
 
     fn started(&mut self, from: UnixNanos, to: UnixNanos) {
-        eprintln!("the daemon runs in this process, with pipelines for dev, staging and production and one OTLP port for all");
-        eprintln!("replaying their history from {} to {} over loopback", minute(from), minute(to));
+        super::tell(&format!(
+            "the daemon runs in this process: pipelines for dev, staging and production behind one OTLP port\n\
+             replaying their history from {} to {} over the loopback\n",
+            minute(from),
+            minute(to)
+        ));
         if std::io::stderr().is_terminal() {
             let bar = ProgressBar::new(1);
             let style = ProgressStyle::with_template("learning {bar:40} {percent:>3} %  {elapsed} gone, {eta} left");
@@ -154,16 +171,17 @@ impl Show {
         if self.text {
             let style = Style::new().fg_color(Some(colour.into()));
             let (at, words) = (minute(at), fault.words());
-            self.print(|| println!("\n{style}{at}:00Z  {what}      {}  {words}{style:#}", fault.environment));
+            self.print(&format!("\n{style}{at}:00Z  {what}      {}  {words}{style:#}\n", fault.environment));
             self.last = None;
         }
     }
 
-    fn print(&self, print: impl FnOnce()) {
-        match &self.bar {
-            Some(bar) => bar.suspend(print),
-            None => print(),
-        }
+    /// Writes `text` to stdout, beside the progress bar if there is one.
+    fn print(&self, text: &str) {
+        let _ = match &self.bar {
+            Some(bar) => bar.suspend(|| super::print(text)),
+            None => super::print(text),
+        };
     }
 
     fn clear(&mut self) {

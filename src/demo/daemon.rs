@@ -12,7 +12,7 @@ use super::services::PLACES;
 use super::{DemoError, collect};
 use crate::components::FACTORIES;
 use crate::config::{self, Loaded, Texts};
-use crate::pipeline::{self, Factory, Registry, Running, Services, SystemClock};
+use crate::pipeline::{self, Factory, Registry, Running, Services, Status, SystemClock};
 use crate::storage::MemoryStorage;
 
 const PIPELINE: &str = include_str!("pipeline.yml");
@@ -58,6 +58,9 @@ impl Daemon {
             return Err(DemoError(format!("{} components did not end within {DEADLINE:?}", drained.aborted)));
         }
         for component in self.registry.all() {
+            if let Status::PermanentError(error) = component.health.get() {
+                return Err(DemoError(format!("{} `{}` ended: {error}", component.class.as_str(), component.id)));
+            }
             for (kind, counts) in component.counters.snapshot() {
                 if counts.dropped_total() > 0 || !counts.balanced() {
                     let who = format!("{} `{}` of `{}`", component.class.as_str(), component.id, component.environment);

@@ -219,4 +219,27 @@ mod tests {
         assert_eq!(end_before(noon.plus(3 * 60 * MINUTE)).rfc3339(), "2026-01-15T15:00:00.000Z");
         assert_eq!(end_before(noon.plus(10 * 60 * MINUTE)).rfc3339(), "2026-01-15T15:00:00.000Z");
     }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_day_of_history_is_enough_to_find_every_fault_and_to_stay_quiet_elsewhere() {
+        let end = UnixNanos::from_secs(1_768_489_200);
+        let (mut sent, mut printed, mut order) = (0, 0, Vec::new());
+        let mut tell = |event: Event<'_>| match event {
+            Event::Watching { records, .. } => sent = records,
+            Event::Broken(fault) => order.push(fault.words()),
+            Event::Anomaly(..) => printed += 1,
+            _ => {}
+        };
+        let report = run(Options { days: 1, seed: 1 }, end, &mut tell).await.unwrap();
+        assert!(report.passed, "{}", report.text());
+        assert_eq!(order, report.faults.iter().map(|o| o.fault.words()).collect::<Vec<_>>());
+        assert!(sent > 500_000 && report.records > sent, "{sent} of {}", report.records);
+        let judged: usize = report.environments.iter().map(|e| e.learning + e.of_faults + e.false_alarms).sum();
+        assert_eq!(printed, judged);
+        for outcome in &report.faults {
+            let finding = outcome.found.as_ref().unwrap();
+            assert!(finding.after_minutes <= 3, "{}", report.text());
+            assert!(!finding.anomaly.reasons.is_empty());
+        }
+    }
 }

@@ -209,7 +209,7 @@ impl Report {
             let per_day = said.learning as f64 / (SERVICES.len() as u64 * self.days.max(1)) as f64;
             let _ = writeln!(
                 out,
-                "  {:<12}{:<20}{} in the {hours} h watched; {} in the {} days of learning ({per_day:.1} per service and day)",
+                "  {:<12}{:<20}{} in the {hours} h watched, {} in {} d of learning ({per_day:.1} per service and day)",
                 said.environment, place, said.false_alarms, said.learning, self.days
             );
         }
@@ -220,7 +220,7 @@ impl Report {
         let found = self.faults.iter().filter(|o| o.found.is_some()).count();
         let _ = writeln!(
             out,
-            "\n{}: {found} of {} faults found, {} false alarms (allowed: none in healthy environments, \
+            "\n{}: {found} of {} faults found; false alarms: {} (allowed: none in healthy environments, \
              {FAULTY_MAY_HAVE} in production outside its faults)",
             if self.passed { "passed" } else { "FAILED" },
             self.faults.len(),

@@ -4,10 +4,15 @@ use std::fmt::Write as _;
 
 use anstyle::{AnsiColor, Style};
 
-use crate::model::{Anomaly, Direction, Entity, Severity, SpanKind};
+use crate::model::{Anomaly, Direction, Entity, Reason, Severity, SpanKind};
 use crate::text::quantity;
 
-/// One anomaly: a line that stands for itself, and its reasons below, strongest first, each with its share.
+/// How many reasons are shown; all of them are in the JSON.
+const MOST_REASONS: usize = 3;
+/// Reasons with a smaller share than this are not shown.
+const LEAST_SHARE: f64 = 0.05;
+
+/// One anomaly: a line that stands for itself, and its main reasons below, strongest first, each with its share.
 ///
 /// With ANSI styles (severity in its colour, reasons dimmed); whoever writes it strips them where they do not belong.
 ///
@@ -30,10 +35,28 @@ pub fn render(anomaly: &Anomaly) -> String {
         headline(anomaly),
     );
     let dim = Style::new().dimmed();
-    for reason in &anomaly.reasons {
-        let _ = writeln!(out, "  {dim}{:>6.0} %  {}{dim:#}", reason.share * 100.0, reason.text);
+    for (share, text) in main_reasons(&anomaly.reasons) {
+        let _ = writeln!(out, "  {dim}{:>6.0} %  {text}{dim:#}", share * 100.0);
     }
     out
+}
+
+/// The reasons worth reading: one for each kind of component (`shape12` and `shape24` are of one kind) with what all of
+/// that kind have said, the strongest first, without those that hardly count.
+fn main_reasons(reasons: &[Reason]) -> Vec<(f64, &str)> {
+    let mut kinds: Vec<(&str, f64, &str)> = Vec::new();
+    for reason in reasons {
+        let scale = reason.component.find(|c: char| c.is_ascii_digit()).unwrap_or(reason.component.len());
+        let kind = reason.component.split_at(scale).0;
+        match kinds.iter_mut().find(|(known, ..)| *known == kind) {
+            Some((_, share, _)) => *share += reason.share,
+            None => kinds.push((kind, reason.share, &reason.text)),
+        }
+    }
+    kinds.sort_by(|a, b| b.1.total_cmp(&a.1));
+    kinds.retain(|(_, share, _)| *share >= LEAST_SHARE);
+    kinds.truncate(MOST_REASONS);
+    kinds.into_iter().map(|(_, share, text)| (share, text)).collect()
 }
 
 /// Who does what: `checkout POST /pay: latency p99 412 ms, 4.3x the expected 95 ms (usual: 60 ms to 130 ms; 42 calls)`.
@@ -84,7 +107,10 @@ fn measure(entity: &Entity, metric: &str, function: &str) -> String {
 
 /// What is not normal about it.
 fn finding(anomaly: &Anomaly) -> String {
-    let said = |value: f64| quantity(value, &anomaly.unit);
+    // All rates of one line in one unit: `26/min to 84/min` rather than `26/min to 1.4/s`.
+    let rates = anomaly.unit.ends_with("/s") && !anomaly.unit.starts_with("By");
+    let slow = rates && [anomaly.observed, anomaly.expected, anomaly.upper].iter().all(|v| !v.is_finite() || v.abs() < 10.0);
+    let said = |value: f64| if slow { quantity(value * 60.0, "1/min") } else { quantity(value, &anomaly.unit) };
     let measure = measure(&anomaly.entity, &anomaly.metric, &anomaly.function);
     let (observed, expected) = (said(anomaly.observed), said(anomaly.expected));
     let usual = match (anomaly.lower.is_finite(), anomaly.upper.is_finite()) {
@@ -141,6 +167,27 @@ mod tests {
     #[test]
     fn a_log_burst_names_the_severity_once() {
         insta::assert_snapshot!(plain(&log_burst()));
+    }
+
+    #[test]
+    fn what_components_of_one_kind_say_is_said_once_and_what_hardly_counts_is_not() {
+        let reason = |component: &str, share: f64| Reason {
+            component: component.into(),
+            surprise: share * 10.0,
+            share,
+            text: format!("as {component} has it"),
+        };
+        let reasons = vec![
+            reason("time_of_day", 0.30),
+            reason("shape12", 0.28),
+            reason("shape24", 0.20),
+            reason("ar4", 0.15),
+            reason("nov3x2", 0.04),
+            reason("time_of_week", 0.03),
+        ];
+        let text = plain(&Anomaly { reasons, ..anomaly() });
+        let said: Vec<&str> = text.lines().skip(1).map(str::trim).collect();
+        assert_eq!(said, ["48 %  as shape12 has it", "30 %  as time_of_day has it", "15 %  as ar4 has it"]);
     }
 
     #[test]
