@@ -2,9 +2,8 @@
 
 /// An alpha-spending penalty: the longer a series is watched, the rarer an event must be.
 ///
-/// Never negative: a short history is no reason to alarm sooner.
 pub(crate) fn penalty(seen: u32) -> f64 {
-    (0.5 * (f64::from(seen.max(1)) / 500.0).log10()).max(0.0)
+    0.5 * (f64::from(seen.max(1)) / 500.0).log10()
 }
 
 /// Root mean square.

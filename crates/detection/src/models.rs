@@ -5,8 +5,9 @@ use serde::{Deserialize, Serialize};
 use crate::forecast::{Autoregression, Profile};
 use crate::shape::History;
 
-/// Components, in the order of [`Raws`].
-pub(crate) const COMPONENTS: [&str; 10] =
+/// The components of the ensemble: the first four see single points and short shapes (point head), the
+/// others novelty and the calendar (alert head).
+pub const COMPONENTS: [&str; 10] =
     ["ar4", "shape12", "shape24", "shape12x3", "nov3x2", "nov3x10", "nov12x7", "nov12x10", "time_of_day", "time_of_week"];
 /// Components of the point head; the others are those of the alert head.
 pub(crate) const POINT: usize = 4;
@@ -18,7 +19,7 @@ const DAY: f64 = 86_400.0;
 const DAY_PHASES: usize = 48;
 const DAY_RATE: f32 = 0.05;
 const WEEK: f64 = 604_800.0;
-const WEEK_PHASES: usize = 336;
+const WEEK_PHASES: usize = 672;
 const WEEK_RATE: f32 = 0.3;
 /// Gaps longer than this many steps break the order of values; shorter ones are bridged by forecasts.
 pub(crate) const LONGEST_BRIDGE: u32 = 12;

@@ -149,6 +149,7 @@ impl Series {
             point: heads::root_mean_square(point),
             alert: self.alerts.pass(alert, parameters.alert_refractory),
             page: self.pages.pass(page, parameters.page_refractory),
+            surprises: observation.surprises,
             ..Verdict::default()
         };
         if let Some((expected, reach)) = self.usual(&observation.expected, parameters.page_threshold + penalty) {
@@ -200,9 +201,7 @@ impl Series {
         let protect = self.incident.is_young(self.bucket_seconds);
         for (calibration, raw) in self.calibrations.iter_mut().zip(&observation.raws) {
             let Some(raw) = *raw else { continue };
-            // Nothing is clipped to a limit of 0: a constant series must be able to learn that it moves.
-            let limit = calibration.tail_start().filter(|limit| protect && *limit > 0.0);
-            calibration.learn(limit.map_or(raw, |limit| raw.min(limit)));
+            calibration.learn(raw);
         }
         for ((error, component), limit) in self.errors.iter_mut().zip(FORECASTERS).zip(limits) {
             let Some(Some(raw)) = observation.raws.get(component).copied() else { continue };
