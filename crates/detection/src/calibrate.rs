@@ -59,6 +59,11 @@ impl Calibration {
         Self { weights: vec![0; BINS], zero: 0, bottom: 0, total: 0, seen: 0, fit_in: 0, tail: Tail::default() }
     }
 
+    /// Heap memory in bytes.
+    pub(crate) fn heap(&self) -> usize {
+        self.weights.capacity() * size_of::<u16>()
+    }
+
     /// -log10 of the chance that a raw surprise is at least `raw`; 0 while little is known.
     pub(crate) fn surprise(&self, raw: f64) -> f64 {
         if self.seen < WARM {
