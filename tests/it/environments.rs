@@ -49,11 +49,22 @@ async fn a_fault_in_one_environment_never_shows_in_the_other() {
 
     let begin = broken.fault().rfc3339();
     for anomaly in &found {
-        assert_eq!(anomaly["transaction"]["name"], json!(SLOW), "only what was broken is reported: {anomaly}");
+        assert_eq!(anomaly["transaction"]["name"], json!(SLOW), "only what was broken is reported: {anomaly:#}");
         assert!(
             anomaly["event"]["start"].as_str().is_some_and(|start| start >= begin.as_str()),
-            "not before the fault: {anomaly}"
+            "not before the fault: {anomaly:#}"
         );
+        assert_eq!(anomaly["data_stream"], json!({ "type": "logs", "dataset": "anomaly.record", "namespace": faulty }));
+        assert_eq!(anomaly["service"], json!({ "name": "checkout", "environment": faulty }));
+        assert_eq!(anomaly["event"]["kind"], json!("alert"));
+        assert_eq!((&anomaly["anomaly"]["signal"], &anomaly["anomaly"]["direction"]), (&json!("traces"), &json!("spike")));
+        let number = |name: &str| anomaly["anomaly"][name].as_f64().unwrap_or_else(|| panic!("{name}: {anomaly:#}"));
+        assert!(number("score") > 0.0 && number("score") <= 100.0, "{anomaly:#}");
+        assert!(number("actual") > number("upper") && number("upper") >= number("typical"), "{anomaly:#}");
+        assert!(number("typical") >= number("lower"), "{anomaly:#}");
+        // Twelve times 80 ms.
+        assert!((0.8..1.1).contains(&number("actual")) && number("typical") < 0.1, "{anomaly:#}");
+        assert!(anomaly["event"]["reason"].as_str().is_some_and(|reason| reason.len() > 20), "{anomaly:#}");
     }
     // Nothing anywhere about the environment that is well: neither in its own cluster nor in the other one.
     assert_eq!(anomalies(&staging, "*").await, Vec::<Value>::new());

@@ -6,21 +6,19 @@ use anomalyd::model::UnixNanos;
 
 use crate::support::daemon::Setup;
 use crate::support::documents::otel;
-use crate::support::elasticsearch::{NEW, OLD, elasticsearch};
+use crate::support::elasticsearch::{Elasticsearch, NEW, OLD, elasticsearch};
 use crate::support::engine::{Engine, kept};
 use crate::support::otlp::Call;
-use crate::support::{eventually, needs, unique};
+use crate::support::{eventually, needs, own_telemetry, pipelines, unique};
 
 const DOCUMENTS: u64 = 40_000;
 
-async fn every_document_is_read_once(version: &'static str) {
-    let elasticsearch = needs!(elasticsearch(version));
-    let environment = unique("restart");
+/// A data stream of the last three hours. Sixteen documents of every moment: a page may end among equal timestamps.
+async fn documents(elasticsearch: &Elasticsearch, environment: &str) -> String {
     let stream = format!("traces-generic.otel-{environment}");
     elasticsearch.data_stream(&stream).await;
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a clock").as_secs();
     let begin = UnixNanos::from_secs(now - 3 * 3600);
-    // Sixteen documents of every moment: a page may end among equal timestamps.
     let call = |number: u64| Call {
         service: "checkout".to_owned(),
         operation: "POST /pay".to_owned(),
@@ -29,8 +27,14 @@ async fn every_document_is_read_once(version: &'static str) {
         failed: false,
         number,
     };
-    elasticsearch.index(&stream, (0..DOCUMENTS).map(|n| otel(&call(n), &environment))).await;
+    elasticsearch.index(&stream, (0..DOCUMENTS).map(|n| otel(&call(n), environment))).await;
+    stream
+}
 
+async fn every_document_is_read_once(version: &'static str) {
+    let elasticsearch = needs!(elasticsearch(version));
+    let environment = unique("restart");
+    let stream = documents(&elasticsearch, &environment).await;
     let mut setup = Setup::new();
     setup.environment(
         &environment,
@@ -82,4 +86,44 @@ async fn after_a_stop_in_a_catch_up_every_document_of_a_new_elasticsearch_is_rea
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_a_stop_in_a_catch_up_every_document_of_an_old_elasticsearch_is_read_once() {
     every_document_is_read_once(OLD).await;
+}
+
+#[tokio::test]
+async fn a_daemon_that_is_told_to_stop_in_a_catch_up_counts_every_document_once_over_both_runs() {
+    let elasticsearch = needs!(elasticsearch(NEW));
+    let environment = unique("terminate");
+    let stream = documents(&elasticsearch, &environment).await;
+    // The last counts of a run are in what the daemon tells about itself at its end.
+    let own = own_telemetry::Server::start().await;
+    let receiver = elasticsearch.receiver(&stream) + "    page_size: 500\n";
+    let mut setup = Setup::new();
+    setup
+        .more(&format!("telemetry: {{ otlp: {{ endpoint: \"http://127.0.0.1:{}\", interval: 1h }} }}\n", own.port))
+        .environment(&environment, &pipelines::traces("elasticsearch", &receiver, "console", "  console: {}\n"));
+    let labels = [("environment", environment.as_str()), ("class", "receiver")];
+    let last = || {
+        let count = |what: &str| own.received.sum(&format!("anomalyd_component_{what}"), &labels);
+        let (received, sent, in_flight) = (count("received"), count("sent"), count("in_flight"));
+        assert_eq!((sent, in_flight), (received, 0), "all that was read was handed on");
+        own.received.clear();
+        received
+    };
+
+    let mut daemon = setup.start().await;
+    daemon.metrics_when("a part of the documents", Duration::from_secs(60), |m| m.received(&labels) > DOCUMENTS / 10).await;
+    assert_eq!(daemon.stop().await.code(), Some(0), "{}", daemon.said());
+    let first = last();
+    assert!(first < DOCUMENTS, "it was stopped in the middle of its catch-up");
+
+    let mut daemon = setup.start().await;
+    let rest = DOCUMENTS - first;
+    daemon.metrics_when("the rest of the documents", Duration::from_secs(120), |m| m.received(&labels) >= rest).await;
+    // Two more polls find nothing more.
+    let polls = |m: &crate::support::metrics::Metrics| {
+        m.sum("anomalyd_component_events_total", &[("environment", environment.as_str()), ("event", "polls")])
+    };
+    let before = polls(&daemon.metrics().await);
+    daemon.metrics_when("two more polls", Duration::from_secs(60), |m| polls(m) >= before + 2).await;
+    assert_eq!(daemon.stop().await.code(), Some(0), "{}", daemon.said());
+    assert_eq!(last(), rest, "what the second run read");
 }

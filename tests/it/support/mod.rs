@@ -8,6 +8,7 @@ pub(crate) mod engine;
 pub(crate) mod history;
 pub(crate) mod metrics;
 pub(crate) mod otlp;
+pub(crate) mod own_telemetry;
 pub(crate) mod pipelines;
 
 use std::io::Write as _;
