@@ -22,4 +22,4 @@ pub use observation::{Measure, Observation, Observations, Reading};
 pub use symbols::{Symbol, Symbols};
 pub use telemetry::{Batch, Payload, PayloadKind, Signal, SourceId, Telemetry};
 pub use time::UnixNanos;
-pub use traces::{Span, SpanKind, Spans, StatusCode};
+pub use traces::{Span, SpanKind, Spans, StatusCode, adjusted_count};

@@ -120,3 +120,35 @@ pub struct Spans {
     /// The spans.
     pub rows: Vec<Span>,
 }
+
+/// How many spans one stands for, from the sampling threshold in its trace state (`ot=th:...`), if there is one.
+///
+/// Source: OpenTelemetry "TraceState: Probability Sampling": a threshold T of 56 bits, written as up to 14 hex digits
+/// without trailing zeros, keeps the share 1 - T / 2^56.
+#[must_use]
+pub fn adjusted_count(trace_state: &str) -> Option<f64> {
+    let ot = trace_state.split(',').find_map(|member| member.trim().strip_prefix("ot="))?;
+    let digits = ot.split(';').find_map(|part| part.strip_prefix("th:"))?;
+    if digits.is_empty() || digits.len() > 14 || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return None;
+    }
+    let threshold = u64::from_str_radix(digits, 16).ok()? << (4 * (14 - digits.len()));
+    let whole = 1u64 << 56;
+    Some(whole as f64 / (whole - threshold) as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sampling_threshold_says_how_many_spans_one_stands_for() {
+        assert_eq!(adjusted_count("ot=th:8"), Some(2.0));
+        assert_eq!(adjusted_count("vendor=x, ot=rv:1;th:c"), Some(4.0));
+        assert_eq!(adjusted_count("ot=th:0"), Some(1.0));
+        for none in ["", "ot=p:2", "other=th:8", "ot=th:", "ot=th:xyz", "ot=th:123456789012345", "ot=th:+8"] {
+            assert_eq!(adjusted_count(none), None, "{none}");
+        }
+        assert!(adjusted_count("ot=th:ffffffffffffff").unwrap().is_finite());
+    }
+}

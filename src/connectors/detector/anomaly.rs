@@ -141,6 +141,16 @@ fn direction(finding: &Finding, quantity: Quantity, observed: f64) -> Direction 
     }
 }
 
+/// What a component of the model looks at, in one word.
+fn family(component: &str) -> &str {
+    match component {
+        c if c.starts_with("ar") => "forecast",
+        c if c.starts_with("shape") => "shape",
+        c if c.starts_with("nov") => "novelty",
+        other => other,
+    }
+}
+
 /// What the sentences of one anomaly are made of.
 struct Sentences<'a> {
     function: Function,
@@ -151,15 +161,27 @@ struct Sentences<'a> {
 }
 
 impl Sentences<'_> {
+    /// One reason per family of components, strongest first: several shapes that say the same say it once, with
+    /// their shares together.
     fn reasons(&self, finding: &Finding) -> Vec<Reason> {
-        let reasons = finding.reasons.iter().enumerate();
-        reasons
-            .map(|(i, reason)| Reason {
-                component: reason.component.to_owned(),
-                surprise: reason.surprise,
-                share: reason.share,
-                text: self.sentence(reason.component, reason.expected * self.scale, i == 0),
-            })
+        let mut reasons: Vec<(Reason, f64)> = Vec::new();
+        for part in &finding.reasons {
+            let family = family(part.component);
+            match reasons.iter_mut().find(|(reason, _)| reason.component == family) {
+                Some((reason, _)) => {
+                    reason.share += part.share;
+                    reason.surprise = reason.surprise.max(part.surprise);
+                }
+                None => reasons.push((
+                    Reason { component: family.to_owned(), surprise: part.surprise, share: part.share, text: String::new() },
+                    part.expected * self.scale,
+                )),
+            }
+        }
+        reasons.sort_by(|(a, _), (b, _)| b.share.total_cmp(&a.share));
+        let sentences = reasons.into_iter().enumerate();
+        sentences
+            .map(|(i, (reason, expected))| Reason { text: self.sentence(&reason.component, expected, i == 0), ..reason })
             .collect()
     }
 
@@ -176,9 +198,9 @@ impl Sentences<'_> {
         match component {
             "time_of_day" => format!("{observed}, {expected} at this time of day{usual}"),
             "time_of_week" => format!("{observed}, {expected} at this time of the week{usual}"),
-            c if c.starts_with("ar") => format!("{observed}, {expected} after the values just before{usual}"),
-            c if c.starts_with("shape") => format!("{observed}: the last values take a course unlike any before{usual}"),
-            c if c.starts_with("nov") => format!("{observed}: the last values are at levels unlike any before{usual}"),
+            "forecast" => format!("{observed}, {expected} after the values just before{usual}"),
+            "shape" => format!("{observed}: the last values take a course unlike any before{usual}"),
+            "novelty" => format!("{observed}: the last values are at levels unlike any before{usual}"),
             _ => format!("{observed}, {expected}{usual}"),
         }
     }

@@ -2,7 +2,7 @@
 
 use super::columns::{Columns, Writer, id, json, word};
 use super::fields::Fields;
-use crate::model::{AttributeRange, LogRecord, SeverityBand, Span, SpanKind, StatusCode, UnixNanos};
+use crate::model::{AttributeRange, LogRecord, SeverityBand, Span, SpanKind, StatusCode, UnixNanos, adjusted_count};
 
 const RESOURCE: &str = "resource.attributes.";
 const ATTRIBUTES: &str = "attributes.";
@@ -62,19 +62,6 @@ fn weight(fields: &Fields) -> f64 {
     let counted = fields.number(&["attributes.transaction.representative_count", "attributes.span.representative_count"]);
     let counted = counted.or_else(|| adjusted_count(fields.text(&["trace_state"])?));
     counted.filter(|w| w.is_finite() && *w > 0.0).unwrap_or(1.0)
-}
-
-/// The adjusted count of a W3C trace state with a sampling threshold: `ot=th:c` stands for 4 calls
-/// (OpenTelemetry specification, "TraceState: Probability Sampling").
-fn adjusted_count(trace_state: &str) -> Option<f64> {
-    let ot = trace_state.split(',').find_map(|member| member.trim().strip_prefix("ot="))?;
-    let digits = ot.split(';').find_map(|part| part.strip_prefix("th:"))?;
-    if digits.is_empty() || digits.len() > 14 {
-        return None;
-    }
-    let threshold = u64::from_str_radix(digits, 16).ok()? << (4 * (14 - digits.len()));
-    let kept = (1u64 << 56).checked_sub(threshold).filter(|k| *k > 0)?;
-    Some((1u64 << 56) as f64 / kept as f64)
 }
 
 /// Adds a log record.

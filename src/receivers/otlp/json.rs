@@ -13,9 +13,10 @@ use serde::de::{DeserializeSeed as _, Error as _, MapAccess};
 
 use self::read::{Double, Hex, Int, Many, Object, One, Text, Whole, each, skip};
 use self::value::Value;
-use super::build::{Builder, Columns, DecodeError, Decoded, Limits, LogDraft, SpanDraft, adjusted_count};
+use super::build::{Builder, Columns, DecodeError, Decoded, Limits, LogDraft, SpanDraft};
 use super::points::{Buckets, MetricDraft, PointDraft, Shape, bounded};
 use super::protobuf::too_deep;
+use crate::model::adjusted_count;
 use crate::model::{LogRecords, Points, Spans, Symbol};
 
 /// Columns whose records can be read from JSON.

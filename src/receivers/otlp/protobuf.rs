@@ -4,9 +4,10 @@
 //! What no column holds (events, links, exemplars, scopes) is passed over without being looked into.
 
 use super::any_value::{Any, MAX_DEPTH, write_bytes, write_scalar, write_text};
-use super::build::{Builder, Columns, DecodeError, Decoded, Fault, Limits, LogDraft, SpanDraft, adjusted_count};
+use super::build::{Builder, Columns, DecodeError, Decoded, Fault, Limits, LogDraft, SpanDraft};
 use super::points::{Buckets, MetricDraft, PointDraft, Shape, bounded};
 use super::wire::{Field, Reader};
+use crate::model::adjusted_count;
 use crate::model::{LogRecords, Points, Spans};
 
 /// Columns whose records can be read from protobuf.
