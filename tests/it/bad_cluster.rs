@@ -62,7 +62,7 @@ async fn a_page_of_a_proxy_stops_one_environment_and_no_other() {
     assert_eq!(broken.len(), 1, "one component is not well: {health:#}");
     assert_eq!((&broken[0]["environment"], &broken[0]["id"]), (&json!("staging"), &json!("elasticsearch")));
     let message = broken[0]["message"].as_str().expect("a message");
-    assert!(message.contains("HTML") && message.contains(&proxy.to_string()), "what came and from where: {message}");
+    assert!(message.contains("<html>") && message.contains(&proxy.to_string()), "what came and from where: {message}");
 
     send_grpc(grpc, traces(&[Call::now(1)], Some("production"))).await.expect("the other environment goes on");
     let received = [("environment", "production"), ("class", "receiver")];

@@ -36,7 +36,7 @@ struct Reader {
 }
 
 impl Reader {
-    fn new(server: &Elasticsearch, indices: &[&str], more: Value) -> Self {
+    fn new(server: &Elasticsearch, indices: &[&str], more: &Value) -> Self {
         let mut config = json!({
             "endpoints": [server.url], "username": server.user, "password": server.password, "indices": indices,
             "interval": "50ms", "start": "2024-01-15T09:00:00Z", "query_delay": "1m", "query_delay_jitter": "0s",
@@ -172,7 +172,7 @@ async fn twelve_thousand_of_one_moment(version: &'static str) {
     server.data_stream(&stream).await;
     server.index(&stream, (0..12_000).map(|n| log("10:00:00.000", n))).await;
     server.index(&stream, (12_000..12_100).map(|n| log("10:00:00.001", n))).await;
-    let mut reader = Reader::new(&server, &[&stream], json!({ "page_size": 500, "max_documents_per_poll": 3000 }));
+    let mut reader = Reader::new(&server, &[&stream], &json!({ "page_size": 500, "max_documents_per_poll": 3000 }));
     for enough in [1, 2_000, 6_500] {
         reader.start().await;
         reader.take(enough).await;
@@ -204,7 +204,7 @@ async fn an_index_that_vanishes_while_it_is_read_does_not_stop_the_others() {
     let (stays, goes) = (format!("{word}-stays"), format!("{word}-goes"));
     write(&server, &stays, (0..3_000).map(|n| log("10:00:00.000", format!("stays {n}")))).await;
     write(&server, &goes, (0..3_000).map(|n| log("10:30:00.000", format!("goes {n}")))).await;
-    let mut reader = Reader::new(&server, &[&format!("{word}-*")], json!({ "page_size": 200 }));
+    let mut reader = Reader::new(&server, &[&format!("{word}-*")], &json!({ "page_size": 200 }));
     reader.start().await;
     reader.take(1_000).await;
     server.call(Method::DELETE, &goes, None).await;
@@ -220,7 +220,7 @@ async fn a_lost_point_in_time(version: &'static str) {
     let server = needs!(elasticsearch(version));
     let index = unique("lost");
     write(&server, &index, (0..6_000).map(|n| log(&format!("10:00:00.{:03}", n / 100), n))).await;
-    let mut reader = Reader::new(&server, &[&index], json!({ "page_size": 250 }));
+    let mut reader = Reader::new(&server, &[&index], &json!({ "page_size": 250 }));
     reader.start().await;
     for enough in [1_000, 2_500, 4_000] {
         reader.take(enough).await;
@@ -250,7 +250,7 @@ async fn late_documents(version: &'static str) {
     let stream = format!("logs-late-{}", unique("t"));
     server.data_stream(&stream).await;
     server.index(&stream, (0..500).map(|n| log(&format!("10:5{}:00.000", n % 9), n))).await;
-    let mut reader = Reader::new(&server, &[&stream], json!({ "page_size": 100 }));
+    let mut reader = Reader::new(&server, &[&stream], &json!({ "page_size": 100 }));
     reader.start().await;
     reader.take(500).await;
     reader.polled().await;
@@ -292,7 +292,7 @@ async fn own_anomalies_are_never_read() {
     server.index(&stream, (0..10).map(|n| log("10:00:00.000", n))).await;
     for indices in [vec![format!("logs-*-{word}")], vec![own, stream]] {
         let indices: Vec<&str> = indices.iter().map(String::as_str).collect();
-        let mut reader = Reader::new(&server, &indices, json!({}));
+        let mut reader = Reader::new(&server, &indices, &json!({}));
         reader.start().await;
         reader.take(10).await;
         reader.polled().await;
@@ -305,7 +305,7 @@ async fn own_anomalies_are_never_read() {
 async fn an_index_that_comes_later_is_found_and_read_from_the_beginning() {
     let server = needs!(elasticsearch(NEW));
     let word = unique("later");
-    let mut reader = Reader::new(&server, &[&format!("{word}-*")], json!({}));
+    let mut reader = Reader::new(&server, &[&format!("{word}-*")], &json!({}));
     reader.start().await;
     reader.polled().await;
     assert_eq!(reader.health.get(), Status::Ok, "no index yet is a state, not an error");
@@ -323,7 +323,7 @@ async fn wrong_credentials_are_told_and_documents_come_once_they_are_right() {
     let server = needs!(elasticsearch(NEW));
     let word = unique("reader");
     write(&server, &word, (0..10).map(|n| log("10:00:00.000", n))).await;
-    let mut reader = Reader::new(&server, &[&word], json!({ "username": word, "password": "test-password" }));
+    let mut reader = Reader::new(&server, &[&word], &json!({ "username": word, "password": "test-password" }));
     reader.start().await;
     let sentence = eventually("a sentence about the credentials", LIMIT, async || {
         let state = reader.health.get();

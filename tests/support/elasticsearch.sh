@@ -166,7 +166,7 @@ YAML
     || { tail -n 20 "$folder/start.log" >&2; die "Elasticsearch $version did not start"; }
   pid=$(cat "$folder/pid")
   local url=""
-  for _ in $(seq 480); do
+  for _ in $(seq 1200); do
     kill -0 "$pid" 2>/dev/null || { tail -n 20 "$folder/start.log" >&2; die "Elasticsearch $version ended while starting"; }
     if [ -z "$url" ] && [ -s "$home/logs/http.ports" ]; then url=http://$(grep -m1 '^127' "$home/logs/http.ports"); fi
     if [ -n "$url" ] && answers "$url"; then
@@ -177,7 +177,7 @@ YAML
     sleep 0.25
   done
   tail -n 20 "$folder/start.log" >&2
-  die "Elasticsearch $version did not answer within two minutes"
+  die "Elasticsearch $version did not answer within five minutes"
 }
 
 run_in_docker() {
@@ -191,7 +191,7 @@ run_in_docker() {
   trap "docker rm -f '$container' >/dev/null 2>&1; rm -rf '$folder'" EXIT
   local url
   url=http://$(docker port "$container" 9200/tcp | head -n 1)
-  for _ in $(seq 480); do
+  for _ in $(seq 1200); do
     if answers "$url"; then
       echo "$url"
       cat >/dev/null
@@ -200,7 +200,7 @@ run_in_docker() {
     sleep 0.25
   done
   docker logs --tail 20 "$container" >&2 || true
-  die "$image did not answer within two minutes"
+  die "$image did not answer within five minutes"
 }
 
 case $what in

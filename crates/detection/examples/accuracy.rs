@@ -32,16 +32,19 @@ fn main() -> io::Result<()> {
         let mut series = Series::new(Quantity::Level, step(&table));
         let parameters = Parameters::default();
         let started = Instant::now();
+        let mut last = f64::NEG_INFINITY;
         let verdicts: Vec<_> = table
             .iter()
             .map(|row| {
-                let verdict = series.observe(row.time, row.value, f64::NAN, &parameters);
-                (verdict.point, verdict.alert, verdict.page, verdict.finding.is_some())
+                last = row.time.max(last + 1e-3);
+                let verdict = series.observe(last, row.value, f64::NAN, &parameters);
+                let deviation = verdict.expected.map_or(0.0, |e| (row.value - e).abs() / e.abs().max(1e-9));
+                (verdict.point, verdict.alert, verdict.page, verdict.finding.is_some(), verdict.surprises, deviation)
             })
             .collect();
         spent += started.elapsed();
         rows += table.len();
-        largest = largest.max(serde_json::to_vec(&series)?.len());
+        largest = largest.max(series.bytes());
         let name = file.file_name().unwrap_or_default();
         let target = if *mode == "nab" {
             let category = file.parent().and_then(Path::file_name).unwrap_or_default();
@@ -56,20 +59,30 @@ fn main() -> io::Result<()> {
         if *mode == "nab" {
             writeln!(writer, "timestamp,value,anomaly_score")?;
         } else {
-            writeln!(writer, "timestamp,value,point_score,alert_score,page_score,finding")?;
+            writeln!(
+                writer,
+                "timestamp,value,point_score,alert_score,page_score,finding,{},deviation",
+                detection::COMPONENTS.join(",")
+            )?;
         }
-        for (row, (point, alert, page, finding)) in table.iter().zip(verdicts) {
+        for (row, (point, alert, page, finding, surprises, deviation)) in table.iter().zip(verdicts) {
             if *mode == "nab" {
                 writeln!(writer, "{},{},{:.6}", row.stamp, row.value, (alert / NAB_SCALE).min(1.0))?;
             } else {
                 let finding = u8::from(finding);
-                writeln!(writer, "{},{},{point:.6},{alert:.6},{page:.6},{finding}", row.stamp, row.value)?;
+                writeln!(
+                    writer,
+                    "{},{},{point:.6},{alert:.6},{page:.6},{finding},{},{deviation:.4}",
+                    row.stamp,
+                    row.value,
+                    surprises.map(|s| format!("{s:.4}")).join(",")
+                )?;
             }
         }
         writer.flush()?;
     }
     let micros = spent.as_secs_f64() * 1e6 / f64::from(u32::try_from(rows).unwrap_or(u32::MAX)).max(1.0);
-    writeln!(io::stderr(), "{} files, {rows} rows, {micros:.2} us per observation, {largest} bytes of JSON state", files.len())
+    writeln!(io::stderr(), "{} files, {rows} rows, {micros:.2} us per observation, {largest} bytes per series", files.len())
 }
 
 struct Row {

@@ -18,7 +18,7 @@ const SHIFT: u32 = 52 - 2;
 /// Weight of one value.
 const WEIGHT: u16 = 16;
 /// All weights are halved when they reach this in total.
-const FULL: u32 = 3840 * WEIGHT as u32;
+const FULL: u32 = 2600 * WEIGHT as u32;
 /// Where the tail begins.
 const TAIL: f64 = 0.95;
 /// Values seen before anything is surprising.
@@ -57,6 +57,11 @@ struct Tail {
 impl Calibration {
     pub(crate) fn new() -> Self {
         Self { weights: vec![0; BINS], zero: 0, bottom: 0, total: 0, seen: 0, fit_in: 0, tail: Tail::default() }
+    }
+
+    /// Heap memory in bytes.
+    pub(crate) fn heap(&self) -> usize {
+        self.weights.capacity() * size_of::<u16>()
     }
 
     /// -log10 of the chance that a raw surprise is at least `raw`; 0 while little is known.
@@ -114,7 +119,7 @@ impl Calibration {
         self.seen = self.seen.saturating_add(1);
         if self.fit_in == 0 && self.seen + 1 >= WARM {
             self.fit();
-            self.fit_in = u8::try_from((self.seen / 32).clamp(1, 16)).unwrap_or(16);
+            self.fit_in = u8::try_from((self.seen / 32).clamp(1, 4)).unwrap_or(4);
         }
         self.fit_in = self.fit_in.saturating_sub(1);
     }
@@ -143,9 +148,8 @@ impl Calibration {
         }
         if bin > self.bottom + last {
             let mut up = bin - self.bottom - last;
-            if self.seen >= WARM {
-                let quantile = if self.tail.start < SMALLEST { self.bottom + BELOW } else { bin_of(self.tail.start) };
-                up = up.min((quantile - BELOW - self.bottom).max(0));
+            if self.seen >= WARM && self.tail.start > SMALLEST {
+                up = up.min((bin_of(self.tail.start) - BELOW - self.bottom).max(0));
             }
             self.move_up(usize::try_from(up).unwrap_or(0));
         } else if bin < self.bottom {

@@ -2,18 +2,37 @@
 
 /// An alpha-spending penalty: the longer a series is watched, the rarer an event must be.
 ///
-/// Never negative: a short history is no reason to alarm sooner.
 pub(crate) fn penalty(seen: u32) -> f64 {
-    (0.5 * (f64::from(seen.max(1)) / 500.0).log10()).max(0.0)
+    0.5 * (f64::from(seen.max(1)) / 500.0).log10()
 }
 
-/// Root mean square.
-pub(crate) fn root_mean_square(surprises: &[f64]) -> f64 {
-    (surprises.iter().map(|surprise| surprise * surprise).sum::<f64>() / surprises.len().max(1) as f64).sqrt()
+/// A single component cannot say more than this in the alert head: several must agree.
+const LOUDEST: f64 = 4.0;
+
+/// Severity of a point: root mean square of the point components.
+pub(crate) fn point(surprises: &[f64]) -> f64 {
+    root_mean_square(surprises.iter().copied())
 }
 
-/// Arithmetic mean.
-pub(crate) fn mean(surprises: &[f64]) -> f64 {
+/// One alert for one event: root mean square of the alert components less the penalty.
+pub(crate) fn alert(surprises: &[f64], penalty: f64) -> f64 {
+    (root_mean_square(surprises.iter().map(|surprise| surprise.min(LOUDEST))) - penalty).max(0.0)
+}
+
+/// Both heads agree: geometric mean of the mean point surprise and of the weighted mean of novelty (a third)
+/// and calendar, each less the penalty.
+pub(crate) fn page(point: &[f64], novelty: &[f64], time_of_day: f64, time_of_week: f64, penalty: f64) -> f64 {
+    let penalty = penalty.max(0.0);
+    let slow = mean(novelty) / 3.0 + time_of_day / 2.0 + time_of_week / 6.0;
+    ((slow - penalty).max(0.0) * (mean(point) - penalty).max(0.0)).sqrt()
+}
+
+fn root_mean_square(surprises: impl ExactSizeIterator<Item = f64>) -> f64 {
+    let count = surprises.len().max(1) as f64;
+    (surprises.map(|surprise| surprise * surprise).sum::<f64>() / count).sqrt()
+}
+
+fn mean(surprises: &[f64]) -> f64 {
     surprises.iter().sum::<f64>() / surprises.len().max(1) as f64
 }
 

@@ -21,6 +21,7 @@ mod shape;
 mod sketch;
 mod verdict;
 
+pub use models::COMPONENTS;
 pub use series::Series;
 pub use sketch::{MAX_BINS, RELATIVE_ACCURACY, Sketch};
 pub use verdict::{Direction, Finding, Parameters, Quantity, Reason, State, Verdict};

@@ -5,11 +5,14 @@ use serde::{Deserialize, Serialize};
 use crate::forecast::{Autoregression, Profile};
 use crate::shape::History;
 
-/// Components, in the order of [`Raws`].
-pub(crate) const COMPONENTS: [&str; 10] =
+/// The components of the ensemble: the first four see single points and short shapes (point head), the
+/// others novelty and the calendar (alert head).
+pub const COMPONENTS: [&str; 10] =
     ["ar4", "shape12", "shape24", "shape12x3", "nov3x2", "nov3x10", "nov12x7", "nov12x10", "time_of_day", "time_of_week"];
 /// Components of the point head; the others are those of the alert head.
 pub(crate) const POINT: usize = 4;
+/// Components of novelty, which follow them; the last two are those of the calendar.
+pub(crate) const NOVELTY: usize = 4;
 pub(crate) const AR: usize = 0;
 pub(crate) const TIME_OF_DAY: usize = 8;
 pub(crate) const TIME_OF_WEEK: usize = 9;
@@ -67,12 +70,18 @@ impl Models {
             time_of_day: Profile::new(DAY, DAY_PHASES, DAY_RATE),
             time_of_week: Profile::new(WEEK, WEEK_PHASES, WEEK_RATE),
             every1: History::new(1, 512),
-            every2: History::new(2, 512),
-            every3: History::new(3, 512),
-            every7: History::new(7, 512),
-            every10: History::new(10, 512),
+            every2: History::new(2, 256),
+            every3: History::new(3, 256),
+            every7: History::new(7, 256),
+            every10: History::new(10, 256),
             held: None,
         }
+    }
+
+    /// Heap memory in bytes.
+    pub(crate) fn heap(&self) -> usize {
+        let histories = [&self.every1, &self.every2, &self.every3, &self.every7, &self.every10];
+        histories.map(History::heap).iter().sum::<usize>() + self.time_of_day.heap() + self.time_of_week.heap()
     }
 
     /// Tells that `missing` values were not seen before the next one.
@@ -115,6 +124,7 @@ impl Models {
         if self.every3.push(value) {
             self.held = self.every3.distance(12, true);
         }
+        let (shape12, shape24) = self.every1.centred_distances(12);
         let completed = |history: &mut History| history.push(value);
         let (two, seven, ten) = (completed(&mut self.every2), completed(&mut self.every7), completed(&mut self.every10));
         let novelty = |history: &History, completed: bool, width: usize| {
@@ -122,8 +132,8 @@ impl Models {
         };
         [
             residual(expected.autoregression),
-            self.every1.distance(12, true),
-            self.every1.distance(24, true),
+            shape12,
+            shape24,
             self.held,
             novelty(&self.every2, two, 3),
             novelty(&self.every10, ten, 3),

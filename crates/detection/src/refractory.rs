@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// How much a score must exceed what was passed shortly before.
+const ESCALATION: f64 = 1.1;
+
 /// Passes a score only when it exceeds everything passed shortly before.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Refractory {
@@ -10,13 +13,13 @@ pub(crate) struct Refractory {
 }
 
 impl Refractory {
-    /// `score`, or 0 unless it exceeds all scores emitted since the last pause of `points` points.
+    /// `score`, or 0 unless it clearly exceeds all scores emitted since the last pause of `points` points.
     pub(crate) fn pass(&mut self, score: f64, points: u32) -> f64 {
         self.since = self.since.saturating_add(1);
         if self.since > points {
             self.top = 0.0;
         }
-        if score > self.top {
+        if score > 0.0 && score > self.top * ESCALATION {
             self.top = score;
             self.since = 0;
             return score;

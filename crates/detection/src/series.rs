@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::calibrate::Calibration;
 use crate::heads;
 use crate::incident::Incident;
-use crate::models::{AR, COMPONENTS, Expected, Models, POINT, Raws, TIME_OF_DAY, TIME_OF_WEEK};
+use crate::models::{AR, COMPONENTS, Expected, Models, NOVELTY, POINT, Raws, TIME_OF_DAY, TIME_OF_WEEK};
 use crate::refractory::Refractory;
 use crate::samples::{most_surprise, trust};
 use crate::scale::Scale;
@@ -103,6 +103,13 @@ impl Series {
         if self.seen < self.needed { State::Warming { seen: self.seen, needed: self.needed } } else { State::Ready }
     }
 
+    /// Memory that this series holds, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let calibrations = self.calibrations.capacity() * size_of::<Calibration>();
+        size_of::<Self>() + calibrations + self.calibrations.iter().map(Calibration::heap).sum::<usize>() + self.models.heap()
+    }
+
     /// Steps left out between the last observation and `time`.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates, which is what is wanted")]
     fn missing(&self, time: f64) -> u32 {
@@ -139,19 +146,23 @@ impl Series {
     }
 
     fn judge(&mut self, observation: &Observation, parameters: &Parameters) -> Verdict {
-        let (point, alert) = observation.surprises.split_at(POINT);
         let penalty = heads::penalty(self.seen);
-        let agreed = (heads::mean(alert) - penalty).max(0.0) * (heads::mean(point) - penalty).max(0.0);
-        let page = if self.is_large(observation, parameters) { agreed.sqrt() } else { 0.0 };
-        let alert = (heads::root_mean_square(alert) - penalty).max(0.0);
+        let (point, slow) = observation.surprises.split_at(POINT);
+        let (novelty, calendar) = slow.split_at(NOVELTY);
+        let [time_of_day, time_of_week] = calendar else { return Verdict::default() };
+        let usual = self.usual(&observation.expected, parameters.page_threshold + penalty);
+        let expected = usual.map(|(expected, _)| self.scale().observed(expected));
+        let large = expected.is_some_and(|expected| self.is_large(observation.value, expected, parameters));
+        let page = if large { heads::page(point, novelty, *time_of_day, *time_of_week, penalty) } else { 0.0 };
 
         let mut verdict = Verdict {
-            point: heads::root_mean_square(point),
-            alert: self.alerts.pass(alert, parameters.alert_refractory),
+            point: heads::point(point),
+            alert: self.alerts.pass(heads::alert(slow, penalty), parameters.alert_refractory),
             page: self.pages.pass(page, parameters.page_refractory),
+            surprises: observation.surprises,
             ..Verdict::default()
         };
-        if let Some((expected, reach)) = self.usual(&observation.expected, parameters.page_threshold + penalty) {
+        if let Some((expected, reach)) = usual {
             let (low, high) = self.quantity.limits();
             let scale = self.scale();
             let centre = scale.observed(expected).clamp(low, high);
@@ -200,9 +211,7 @@ impl Series {
         let protect = self.incident.is_young(self.bucket_seconds);
         for (calibration, raw) in self.calibrations.iter_mut().zip(&observation.raws) {
             let Some(raw) = *raw else { continue };
-            // Nothing is clipped to a limit of 0: a constant series must be able to learn that it moves.
-            let limit = calibration.tail_start().filter(|limit| protect && *limit > 0.0);
-            calibration.learn(limit.map_or(raw, |limit| raw.min(limit)));
+            calibration.learn(raw);
         }
         for ((error, component), limit) in self.errors.iter_mut().zip(FORECASTERS).zip(limits) {
             let Some(Some(raw)) = observation.raws.get(component).copied() else { continue };
@@ -233,13 +242,10 @@ impl Series {
         Some((expected, self.calibrations.get(component).and_then(|calibration| calibration.raw(surprise))))
     }
 
-    /// Whether the value is far enough from what autoregression or time of day expect.
-    fn is_large(&self, observation: &Observation, parameters: &Parameters) -> bool {
-        [observation.expected.autoregression, observation.expected.time_of_day].into_iter().flatten().any(|expected| {
-            let expected = self.scale().observed(expected);
-            let deviation = (observation.value - expected).abs();
-            deviation > 0.0 && deviation >= self.margin(expected, parameters)
-        })
+    /// Whether the value is far enough from what is usual.
+    fn is_large(&self, value: f64, expected: f64, parameters: &Parameters) -> bool {
+        let deviation = (value - expected).abs();
+        deviation > 0.0 && deviation >= self.margin(expected, parameters)
     }
 
     /// The smallest deviation from `expected` that is worth a finding.

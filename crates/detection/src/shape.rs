@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 const SLACK: usize = 32;
 /// Longest history.
 pub(crate) const LONGEST: usize = 512;
-const ROOM: usize = LONGEST + SLACK;
+/// Means that are compared, and what a block may read beyond them.
+const ROOM: usize = LONGEST + SLACK + LANES;
 /// Largest quantised magnitude.
 const LARGEST: f64 = 32_000.0;
 /// Quantised spread that is aimed at, so that there is room for larger values.
@@ -54,6 +55,11 @@ impl History {
         }
     }
 
+    /// Heap memory in bytes.
+    pub(crate) fn heap(&self) -> usize {
+        self.means.capacity() * size_of::<i16>()
+    }
+
     /// Adds a value; true when it completes a step.
     pub(crate) fn push(&mut self, value: f64) -> bool {
         self.sum += value;
@@ -81,39 +87,62 @@ impl History {
     }
 
     /// Distance of the newest `width` means to the nearest earlier, not overlapping ones; `None` while
-    /// there are none. `centred` compares the windows less their own means.
+    /// there are none.
     pub(crate) fn distance(&self, width: usize, centred: bool) -> Option<f64> {
         if !self.knows(width) || width == 0 {
             return None;
         }
-        let candidates = (self.means.len() + 1).checked_sub(2 * width).filter(|candidates| *candidates > 0)?;
+        let wide = self.widened();
+        let newest = wide.get(self.means.len() - width..self.means.len())?;
+        let candidates = self.means.len() + 1 - 2 * width;
+        let mut best = Nearest::new();
+        for start in (0..candidates).step_by(LANES) {
+            let mut sums = Sums::default();
+            sums.add(wide.get(start..)?, newest);
+            best.take(&sums, width, centred, candidates - start);
+        }
+        Some(self.in_units(&best))
+    }
+
+    /// Distances of the newest `half` and of the newest `2 * half` means less their own means to the
+    /// nearest earlier ones, in one pass.
+    pub(crate) fn centred_distances(&self, half: usize) -> (Option<f64>, Option<f64>) {
+        let width = 2 * half;
+        let length = self.means.len();
+        if !self.knows(width) || half == 0 {
+            return (self.distance(half, true), None);
+        }
+        let wide = self.widened();
+        let Some((older, newer)) = wide.get(length - width..length).and_then(|newest| newest.split_at_checked(half)) else {
+            return (None, None);
+        };
+        // A window of `width` that starts at `start` ends with the window of `half` at `start + half`.
+        let (candidates, longer) = (length + 1 - 3 * half, length + 1 - 2 * width);
+        let (mut short, mut long) = (Nearest::new(), Nearest::new());
+        for start in (0..candidates).step_by(LANES) {
+            let mut sums = Sums::default();
+            let (Some(all), Some(last)) = (wide.get(start..), wide.get(start + half..)) else { break };
+            sums.add(last, newer);
+            short.take(&sums, half, true, candidates - start);
+            if let Some(left) = longer.checked_sub(start).filter(|left| *left > 0) {
+                sums.add(all, older);
+                long.take(&sums, width, true, left);
+            }
+        }
+        (Some(self.in_units(&short)), Some(self.in_units(&long)))
+    }
+
+    /// All means as `f32` quanta, with room for a block to read beyond them.
+    fn widened(&self) -> [f32; ROOM] {
         let mut wide = [0f32; ROOM];
         for (wide, mean) in wide.iter_mut().zip(&self.means) {
             *wide = f32::from(*mean);
         }
-        let newest = wide.get(self.means.len() - width..self.means.len())?;
-        let mut distances = [0f32; ROOM];
-        let distances = distances.get_mut(..candidates)?;
-        for (offset, value) in newest.iter().enumerate() {
-            for (distance, past) in distances.iter_mut().zip(wide.get(offset..offset + candidates)?) {
-                let difference = past - value;
-                *distance += difference * difference;
-            }
-        }
-        if centred {
-            let sum_of = |means: &[i16]| means.iter().map(|mean| i32::from(*mean)).sum::<i32>();
-            let newest = sum_of(self.means.get(self.means.len() - width..)?);
-            let mut sum = sum_of(self.means.get(..width)?);
-            let leaving = self.means.iter();
-            let entering = self.means.get(width..)?;
-            for ((distance, leaving), entering) in distances.iter_mut().zip(leaving).zip(entering) {
-                let apart = narrow(sum - newest);
-                *distance -= apart * apart / narrow_len(width);
-                sum += i32::from(*entering) - i32::from(*leaving);
-            }
-        }
-        let best = distances.iter().copied().fold(f32::INFINITY, f32::min);
-        Some(f64::from(best.max(0.0)).sqrt() * self.unit)
+        wide
+    }
+
+    fn in_units(&self, nearest: &Nearest) -> f64 {
+        f64::from(nearest.least().max(0.0)).sqrt() * self.unit
     }
 
     fn push_mean(&mut self, mean: f64) {
@@ -169,12 +198,60 @@ impl History {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "window sums are far below 2^24 quanta where the distance matters")]
-fn narrow(sum: i32) -> f32 {
-    sum as f32
+/// Windows that are compared at once.
+const LANES: usize = 16;
+
+/// Sums over differences to `LANES` consecutive windows.
+#[derive(Default)]
+struct Sums {
+    squares: [f32; LANES],
+    plain: [f32; LANES],
+}
+
+impl Sums {
+    /// Adds the differences between `newest` and the windows that start at the first means of `past`.
+    fn add(&mut self, past: &[f32], newest: &[f32]) {
+        for (offset, value) in newest.iter().enumerate() {
+            let Some(past) = past.get(offset..).and_then(|past| past.first_chunk::<LANES>()) else { return };
+            for ((square, plain), past) in self.squares.iter_mut().zip(&mut self.plain).zip(past) {
+                let difference = past - value;
+                *square += difference * difference;
+                *plain += difference;
+            }
+        }
+    }
+}
+
+/// The least squared distance so far, per lane.
+struct Nearest([f32; LANES]);
+
+impl Nearest {
+    fn new() -> Self {
+        Self([f32::INFINITY; LANES])
+    }
+
+    /// Takes the first `valid` distances of a block.
+    fn take(&mut self, sums: &Sums, width: usize, centred: bool, valid: usize) {
+        // The mean difference is what centring takes away.
+        let share = if centred { 1.0 / narrow(width) } else { 0.0 };
+        let mut squares = sums.squares;
+        for (square, plain) in squares.iter_mut().zip(&sums.plain) {
+            *square -= plain * plain * share;
+        }
+        if valid < LANES {
+            squares.iter_mut().skip(valid).for_each(|beyond| *beyond = f32::INFINITY);
+        }
+        for (best, square) in self.0.iter_mut().zip(&squares) {
+            *best = if square < best { *square } else { *best };
+        }
+    }
+
+    fn least(&self) -> f32 {
+        self.0.iter().copied().fold(f32::INFINITY, f32::min)
+    }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "widths are small")]
-fn narrow_len(width: usize) -> f32 {
+fn narrow(width: usize) -> f32 {
     width as f32
 }

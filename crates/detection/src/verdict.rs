@@ -90,6 +90,8 @@ pub struct Verdict {
     pub lower: Option<f64>,
     /// A value above this may be a finding.
     pub upper: Option<f64>,
+    /// Surprise of each of [`crate::COMPONENTS`], -log10(probability) against its own past.
+    pub surprises: [f64; crate::COMPONENTS.len()],
     /// Set when this observation is worth a person's time.
     pub finding: Option<Finding>,
 }

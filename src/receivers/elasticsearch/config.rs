@@ -148,3 +148,46 @@ pub(super) fn problems(value: &serde_json::Value) -> Vec<Problem> {
     }
     problems
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn three_keys_are_enough() {
+        let config: Config = serde_json::from_value(json!({
+            "endpoints": ["https://es-1:9200"], "api_key": "id:key", "indices": ["traces-*"],
+        }))
+        .unwrap();
+        let seconds = [config.interval, config.query_delay, config.overlap, config.lookback].map(|d| d.get().as_secs());
+        assert_eq!((seconds, config.page_size), ([30, 60, 300, 900], 5000));
+        assert_eq!(config.query_delay_jitter, None);
+    }
+
+    #[test]
+    fn problems_name_the_key_and_say_what_was_expected() {
+        let of = |more: serde_json::Value| {
+            let mut config = json!({ "endpoints": ["http://es-1:9200"], "indices": ["logs-*", "eu:traces-*"] });
+            for (key, value) in more.as_object().unwrap() {
+                config[key] = value.clone();
+            }
+            problems(&config)
+        };
+        assert_eq!(of(json!({})), []);
+        let broken = of(json!({
+            "indices": ["Logs", "a,b", ""], "interval": "0s", "start": "yesterday", "filter": { "a": 1, "b": 2 }, "overlap": "0s",
+        }));
+        let told: Vec<String> = broken.iter().map(|p| format!("{} ({}): {}", p.path.join("."), p.fatal, p.message)).collect();
+        insta::assert_snapshot!(told.join("\n"), @"
+        indices.0 (true): `Logs` has upper case letters, which no name of an index has: expected a name or a pattern such as `traces-*`
+        indices.1 (true): `a,b` has characters that no name of an index has: expected a name or a pattern such as `traces-*`
+        indices.2 (true): `` is empty: expected a name or a pattern such as `traces-*`
+        interval (true): `0s` is too short: expected at least 1ms
+        start (true): `yesterday` is not a moment: expected one such as `2026-01-15T10:30:00Z`
+        filter (true): not a query: expected an object with one key, the kind of the query, such as `{ term: { ... } }`
+        overlap (false): without an overlap, documents that can be searched later than `query_delay` after their time are never read
+        ");
+        assert_eq!(of(json!({ "indices": [] }))[0].path, ["indices"]);
+    }
+}

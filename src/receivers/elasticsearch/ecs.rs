@@ -210,7 +210,7 @@ fn resource(writer: &mut Writer<'_>, fields: &Fields) {
 
 fn attributes(writer: &mut Writer<'_>, fields: &Fields) {
     for (path, values) in fields.runs() {
-        let wanted = |name: &&str| if name.ends_with('.') { path.starts_with(*name) } else { path == *name };
+        let wanted = |name: &&'static str| if name.ends_with('.') { path.starts_with(*name) } else { path == *name };
         if ATTRIBUTES.iter().any(wanted) {
             writer.put_all(path, values);
         }

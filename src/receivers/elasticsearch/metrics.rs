@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use super::columns::{Columns, Writer, metric};
-use super::fields::Fields;
+use super::fields::{Field, Fields};
 use super::otel;
 use super::time;
 use crate::model::{AttributeRange, Distribution, MetricKind, Point, PointValue, Points, Temporality, UnixNanos};
@@ -59,7 +59,7 @@ fn add(fields: &Fields, time: UnixNanos, counters: &HashSet<String>, columns: &m
         {
             summary(batch, fields, name, &frame);
         } else if !belongs_to_another(fields, name)
-            && let Some(number) = values.single().and_then(super::fields::Field::number)
+            && let Some(number) = values.single().and_then(Field::number)
         {
             let counter = MetricKind::Sum { temporality: Temporality::Cumulative, monotonic: true };
             let kind = if counters.contains(name) { counter } else { MetricKind::Gauge };
@@ -89,7 +89,7 @@ fn belongs_to_another(fields: &Fields, name: &str) -> bool {
 /// The field type `histogram`: values and how often each. The exporter writes only delta histograms.
 fn histogram(batch: &mut Points, fields: &Fields, name: &str, frame: &Frame<'_>) -> Result<(), String> {
     let numbers =
-        |part: &str| -> Option<Vec<f64>> { fields.values(&format!("{METRICS}{name}.{part}")).map(super::fields::Field::number).collect() };
+        |part: &str| -> Option<Vec<f64>> { fields.values(&format!("{METRICS}{name}.{part}")).map(Field::number).collect() };
     let wrong =
         || format!("`metrics.{name}` is not a histogram: expected as many finite `counts` of at least 0 as ascending `values`");
     let (values, counts) = numbers("values").zip(numbers("counts")).ok_or_else(wrong)?;

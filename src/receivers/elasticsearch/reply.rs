@@ -96,6 +96,11 @@ impl<'a> Page<'a> {
         Ok(page)
     }
 
+    /// Whether no index was searched at all.
+    pub(super) const fn is_of_nothing(&self) -> bool {
+        self.shards.total == 0
+    }
+
     /// The documents.
     pub(super) fn hits(&self) -> &[Hit<'a>] {
         &self.hits.hits

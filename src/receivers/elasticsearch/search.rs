@@ -133,7 +133,7 @@ impl Search for Cluster {
             .query("ignore_unavailable", "true");
         let reply = self.client.send(request).await.map_err(failure)?;
         let opened: Opened = reply.json().map_err(failure)?;
-        Ok(opened.shards.is_none_or(|s| s.total != 0).then_some(opened.id))
+        Ok(opened.shards.is_none_or(|s| s.total > 0).then_some(opened.id))
     }
 
     async fn page(&self, request: PageRequest<'_>) -> Result<Bytes, SearchError> {

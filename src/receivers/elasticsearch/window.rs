@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::columns::Columns;
 use super::cursor::Cursor;
 use super::decode::Decoder;
-use super::reply::Page;
+use super::reply::{Hit, Page};
 use super::search::{PageRequest, Search, SearchError};
 use super::seen::key;
 use super::shape::Reason;
@@ -75,6 +75,8 @@ enum Step {
     Error(PollError),
     Gone(String),
     TooLarge(String),
+    /// Servers before 8.16 say only here that the patterns match no index.
+    NoIndex,
     Stopped,
 }
 
@@ -258,6 +260,7 @@ impl<S: Search> Poller<S> {
                 }
                 Err(Step::TooLarge(sentence)) if self.size <= 1 => return Err(PollError::Search(sentence)),
                 Err(Step::TooLarge(_)) => self.size /= 2,
+                Err(Step::NoIndex) => return Ok(Outcome::NoIndex),
                 Err(Step::Stopped) => return Ok(Outcome::Stopped),
                 Err(Step::Error(error)) => return Err(error),
             }
@@ -271,6 +274,9 @@ impl<S: Search> Poller<S> {
         let body = self.ask(part, after, None, size, false).await?;
         let page = Page::read(&body).map_err(PollError::Search)?;
         self.renew(&page);
+        if page.is_of_nothing() {
+            return Err(Step::NoIndex);
+        }
         let mut late: Vec<String> = Vec::new();
         let mut seen = 0;
         for hit in page.hits() {
@@ -305,6 +311,9 @@ impl<S: Search> Poller<S> {
         let body = self.ask(part, after, ids, size, true).await?;
         let page = Page::read(&body).map_err(PollError::Search)?;
         self.renew(&page);
+        if page.is_of_nothing() {
+            return Err(Step::NoIndex);
+        }
         if let Some(each) = body.len().checked_div(page.hits().len()) {
             self.size = (PAGE_BYTES / each.max(1)).clamp(1, self.settings.page_size.max(1));
         }
@@ -314,7 +323,7 @@ impl<S: Search> Poller<S> {
         self.hand_over(documents).await?;
         if part.again {
             self.context.counters.event("late_documents", self.new - before);
-        } else if let Some(last) = page.hits().last().and_then(super::reply::Hit::time) {
+        } else if let Some(last) = page.hits().last().and_then(Hit::time) {
             self.cursor.advance(last);
         }
         // The last page of a window is stored together with the window's end.

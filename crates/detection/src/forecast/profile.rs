@@ -22,6 +22,11 @@ impl Profile {
         Self { period, rate, base: 0.0, means: vec![0.0; phases], counts: vec![0; phases] }
     }
 
+    /// Heap memory in bytes.
+    pub(crate) fn heap(&self) -> usize {
+        self.means.capacity() * size_of::<f32>() + self.counts.capacity()
+    }
+
     /// The value usual at `time` (Unix seconds); `None` while neither this phase nor a neighbour was seen.
     pub(crate) fn expect(&self, time: f64) -> Option<f64> {
         let phases = self.means.len();
