@@ -19,6 +19,7 @@ mod demo;
 mod elasticsearch_exporter;
 mod elasticsearch_receiver;
 mod environments;
+mod own_telemetry;
 mod restart;
 mod same_series;
 mod servers;

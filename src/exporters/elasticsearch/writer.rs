@@ -194,6 +194,7 @@ impl Writer {
         Some(obstacle(&error))
     }
 
+    #[tracing::instrument(name = "elasticsearch.bulk", skip_all, fields(documents = count))]
     async fn request(&self, batch: &Batch, count: usize) -> Result<Vec<Outcome>, ClientError> {
         let mut request = Request::post(format!("{}/_bulk", segment(&self.stream.name)))
             .query("filter_path", "errors,took,items.*.status,items.*.error,items.*.failure_store")

@@ -162,6 +162,7 @@ impl<S: Search> Poller<S> {
     ///
     /// # Errors
     /// Why it could not go on. What was handed over until then is in the cursor.
+    #[tracing::instrument(name = "elasticsearch.poll", skip_all, fields(environment = %self.context.environment, component = %self.context.id))]
     pub(super) async fn poll(&mut self, now: UnixNanos) -> Result<Outcome, PollError> {
         self.context.counters.event("polls", 1);
         (self.new, self.told, self.told_shortened) = (0, 0, false);

@@ -73,6 +73,7 @@ impl Shared {
     }
 
     /// Takes a request in, or refuses it whole.
+    #[tracing::instrument(name = "otlp.export", skip_all, fields(signal = signal.as_str(), ?format))]
     pub(super) async fn accept(
         self: &Arc<Self>,
         signal: Signal,
