@@ -8,7 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 /// Values dropped at once when a history is full.
-const SLACK: usize = 32;
+const SLACK: usize = 16;
 /// Longest history.
 pub(crate) const LONGEST: usize = 512;
 /// Means that are compared, and what a block may read beyond them.
