@@ -15,7 +15,7 @@ use crate::support::otlp::{Call, post, send_grpc, send_http, traces};
 use crate::support::{free_port, otlp, pipelines};
 
 const PROTOBUF: (&str, &str) = ("content-type", "application/x-protobuf");
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 
 /// A daemon with one environment, `production`, that takes OTLP.
 async fn production() -> (Setup, Daemon, u16, u16) {

@@ -52,7 +52,7 @@ service:
     // Each of telemetrygen's traces is a span and its child; everything came twice, once over each protocol.
     let expected = SIGNALS.map(|(signal, _, count)| (signal, 2 * count * if signal == "traces" { 2 } else { 1 }));
     let metrics = daemon
-        .metrics_when("every item of the Collector", Duration::from_secs(20), |m| {
+        .metrics_when("every item of the Collector", Duration::from_secs(60), |m| {
             expected.iter().all(|(signal, count)| m.received(&[("class", "receiver"), ("payload", signal)]) >= *count)
         })
         .await;
@@ -60,7 +60,7 @@ service:
         let receiver = [("environment", "production"), ("class", "receiver"), ("component", "otlp"), ("payload", signal)];
         assert_eq!(metrics.received(&receiver), count, "{signal}\n{}\n{}", relay.log(), daemon.said());
     }
-    let settled = daemon.metrics_when("the pipelines to be empty", Duration::from_secs(20), Metrics::drained).await;
+    let settled = daemon.metrics_when("the pipelines to be empty", Duration::from_secs(60), Metrics::drained).await;
     for signal in ["traces", "metrics", "logs"] {
         let dropped = settled.sum("anomalyd_component_dropped_total", &[("payload", signal)]);
         assert_eq!(dropped, 0, "nothing of {signal} is dropped:\n{}", settled.text());
