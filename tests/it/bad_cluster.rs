@@ -13,7 +13,7 @@ use crate::support::history::{History, SLOW};
 use crate::support::otlp::{Call, send_all, send_grpc, traces};
 use crate::support::{eventually, free_port, needs, pipelines, unique};
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 
 /// Answers every request with a page, as a proxy in front of a cluster that is down does.
 async fn proxy_with_a_page() -> u16 {

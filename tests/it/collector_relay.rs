@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::support::collector::collector;
 use crate::support::daemon::Setup;
 use crate::support::metrics::Metrics;
-use crate::support::{free_port, needs};
+use crate::support::{free_port, needs, pipelines};
 
 const SIGNALS: [(&str, &str, u64); 3] = [("traces", "--traces", 500), ("metrics", "--metrics", 300), ("logs", "--logs", 700)];
 
@@ -14,24 +14,7 @@ async fn a_collector_relays_every_item_over_grpc_and_over_http() {
     let collector = needs!(collector());
     let (grpc, http) = (free_port(), free_port());
     let mut setup = Setup::new();
-    setup.environment(
-        "production",
-        &format!(
-            "default: true
-receivers:
-  otlp:
-    protocols: {{ grpc: {{ endpoint: \"127.0.0.1:{grpc}\" }}, http: {{ endpoint: \"127.0.0.1:{http}\" }} }}
-exporters:
-  console: {{}}
-service:
-  pipelines:
-    traces: {{ receivers: [otlp], processors: [red_metrics], exporters: [detector] }}
-    metrics: {{ receivers: [otlp], exporters: [detector] }}
-    logs: {{ receivers: [otlp], processors: [log_patterns], exporters: [detector] }}
-    anomalies: {{ receivers: [detector], exporters: [console] }}
-"
-        ),
-    );
+    setup.environment("production", &pipelines::all_signals(grpc, http));
     let mut daemon = setup.start().await;
 
     // What comes in at one port goes out over gRPC, what comes in at the other over HTTP; both in batches and with
@@ -69,7 +52,7 @@ service:
     // Each of telemetrygen's traces is a span and its child; everything came twice, once over each protocol.
     let expected = SIGNALS.map(|(signal, _, count)| (signal, 2 * count * if signal == "traces" { 2 } else { 1 }));
     let metrics = daemon
-        .metrics_when("every item of the Collector", Duration::from_secs(20), |m| {
+        .metrics_when("every item of the Collector", Duration::from_secs(60), |m| {
             expected.iter().all(|(signal, count)| m.received(&[("class", "receiver"), ("payload", signal)]) >= *count)
         })
         .await;
@@ -77,7 +60,7 @@ service:
         let receiver = [("environment", "production"), ("class", "receiver"), ("component", "otlp"), ("payload", signal)];
         assert_eq!(metrics.received(&receiver), count, "{signal}\n{}\n{}", relay.log(), daemon.said());
     }
-    let settled = daemon.metrics_when("the pipelines to be empty", Duration::from_secs(20), Metrics::drained).await;
+    let settled = daemon.metrics_when("the pipelines to be empty", Duration::from_secs(60), Metrics::drained).await;
     for signal in ["traces", "metrics", "logs"] {
         let dropped = settled.sum("anomalyd_component_dropped_total", &[("payload", signal)]);
         assert_eq!(dropped, 0, "nothing of {signal} is dropped:\n{}", settled.text());

@@ -215,7 +215,7 @@ async fn what_an_old_elasticsearch_refuses_is_in_the_dead_letter_file() {
 
 /// Waits until the exporter says that something is wrong; what it says.
 async fn trouble(running: &Running) -> Status {
-    eventually("the exporter to say what is wrong", Duration::from_secs(20), async || {
+    eventually("the exporter to say what is wrong", Duration::from_secs(60), async || {
         let status = running.health.get();
         if status.message().is_some() { Ok(status) } else { Err(format!("{status:?}")) }
     })

@@ -24,5 +24,4 @@ mod restart;
 mod same_series;
 mod servers;
 mod start_stop;
-#[allow(dead_code, reason = "the tests that use the rest come with the parts they test")]
 mod support;

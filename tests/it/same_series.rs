@@ -81,7 +81,7 @@ async fn over_otlp(calls: &[Call]) -> Series {
     let mut setup = Setup::new();
     let engine = Engine::start(setup.environment(&environment, &measured(&receiver, "otlp")));
     for part in calls.chunks(100) {
-        eventually("the receiver to take a request", Duration::from_secs(20), async || {
+        eventually("the receiver to take a request", Duration::from_secs(60), async || {
             send_grpc(grpc, traces(part, None)).await.map_err(|e| e.to_string())
         })
         .await;

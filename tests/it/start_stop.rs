@@ -9,7 +9,7 @@ use crate::support::history::History;
 use crate::support::otlp::{Call, send_all, send_grpc, traces};
 use crate::support::{free_port, pipelines};
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn what_was_accepted_before_a_stop_runs_through_to_the_exporter() {

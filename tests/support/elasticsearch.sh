@@ -127,13 +127,21 @@ answers() {
   [ "$(curl -s -m 5 -u "elastic:$password" -o /dev/null -w '%{http_code}' "$1/_cluster/health?wait_for_status=yellow&timeout=2s")" = 200 ]
 }
 
+# Nothing of a node is worth a clean stop. It may still write a file or two while it is killed.
+stop_node() {
+  local pid
+  if pid=$(cat "$folder/pid" 2>/dev/null); then kill -9 "$pid" 2>/dev/null; fi
+  for _ in $(seq 50); do
+    ! rm -rf "$folder" 2>/dev/null || break
+    sleep 0.1
+  done
+}
+
 run_from_maven() {
   fetch_from_maven
   local java home=$folder/home pid=""
   java=$(find_java)
-  # Whatever ends this script ends the node with it; nothing of it is worth a clean stop.
-  # shellcheck disable=SC2154
-  trap 'pid=$(cat "$folder/pid" 2>/dev/null) && kill -9 "$pid" 2>/dev/null; rm -rf "$folder"' EXIT
+  trap stop_node EXIT # whatever ends this script ends the node with it
   cp -r --reflink=auto "$server" "$home" # a copy of its own, which the node's account can reach and write
   "$java/bin/java" --list-modules | grep -q '^jdk.incubator.vector' || sed -i '/jdk.incubator.vector/d' "$home/config/jvm.options"
   cat >"$home/config/elasticsearch.yml" <<YAML
@@ -155,7 +163,8 @@ YAML
   mkdir -p "$home/config/jvm.options.d" "$folder/tmp"
   printf -- '-Xms512m\n-Xmx512m\n-XX:-AlwaysPreTouch\n-XX:TieredStopAtLevel=1\n' >"$home/config/jvm.options.d/test.options"
   if [ "$(id -u)" = 0 ]; then
-    id anomalyd-test >/dev/null 2>&1 || useradd -r -M -s /usr/sbin/nologin anomalyd-test
+    # Two nodes may start at once.
+    (flock 8; id anomalyd-test >/dev/null 2>&1 || useradd -r -M -s /usr/sbin/nologin anomalyd-test) 8>"$cache/account.lock"
     chown -R anomalyd-test "$folder"
   fi
   export ES_JAVA_HOME=$java ES_TMPDIR=$folder/tmp CLI_JAVA_OPTS=-Djava.io.tmpdir=$folder/tmp

@@ -1,10 +1,14 @@
 //! OTLP: requests, and senders over gRPC and HTTP.
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
+use opentelemetry_proto::tonic::metrics::v1::{
+    Gauge, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, metric, number_data_point,
+};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
 use prost::Message as _;
@@ -42,7 +46,8 @@ impl Call {
     }
 }
 
-fn text(key: &str, value: &str) -> KeyValue {
+/// An attribute whose value is a text.
+pub(crate) fn text(key: &str, value: &str) -> KeyValue {
     let value = Some(AnyValue { value: Some(Value::StringValue(value.to_owned())) });
     KeyValue { key: key.to_owned(), value, ..KeyValue::default() }
 }
@@ -82,6 +87,20 @@ pub(crate) fn logs(service: &str, environment: Option<&str>, time: u64, count: u
     let scope_logs = vec![ScopeLogs { log_records: vec![record; count], ..ScopeLogs::default() }];
     let resource_logs = ResourceLogs { resource: resource(service, environment), scope_logs, ..ResourceLogs::default() };
     ExportLogsServiceRequest { resource_logs: vec![resource_logs] }
+}
+
+/// A request with one gauge that has these values, a second apart.
+pub(crate) fn gauge(service: &str, environment: Option<&str>, time: u64, values: &[f64]) -> ExportMetricsServiceRequest {
+    let point = |(i, value): (usize, &f64)| NumberDataPoint {
+        time_unix_nano: time + i as u64 * 1_000_000_000,
+        value: Some(number_data_point::Value::AsDouble(*value)),
+        ..NumberDataPoint::default()
+    };
+    let data = Some(metric::Data::Gauge(Gauge { data_points: values.iter().enumerate().map(point).collect() }));
+    let metrics = vec![Metric { name: "queue.length".to_owned(), data, ..Metric::default() }];
+    let scope_metrics = vec![ScopeMetrics { metrics, ..ScopeMetrics::default() }];
+    let of_resource = ResourceMetrics { resource: resource(service, environment), scope_metrics, ..ResourceMetrics::default() };
+    ExportMetricsServiceRequest { resource_metrics: vec![of_resource] }
 }
 
 /// Sends spans over gRPC.

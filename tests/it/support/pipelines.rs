@@ -28,3 +28,18 @@ exporters:
 pub(crate) fn otlp_to_console(grpc: u16, http: u16) -> String {
     traces("otlp", &otlp(grpc, http), "console", "  console: { format: json }\n")
 }
+
+/// All signals come over OTLP, anomalies are printed.
+pub(crate) fn all_signals(grpc: u16, http: u16) -> String {
+    format!(
+        "receivers:
+{}service:
+  pipelines:
+    traces: {{ receivers: [otlp], processors: [red_metrics], exporters: [detector] }}
+    metrics: {{ receivers: [otlp], exporters: [detector] }}
+    logs: {{ receivers: [otlp], processors: [log_patterns], exporters: [detector] }}
+    anomalies: {{ receivers: [detector], exporters: [console] }}
+",
+        otlp(grpc, http)
+    )
+}
