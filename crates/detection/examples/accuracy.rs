@@ -38,8 +38,7 @@ fn main() -> io::Result<()> {
             .map(|row| {
                 last = row.time.max(last + 1e-3);
                 let verdict = series.observe(last, row.value, f64::NAN, &parameters);
-                let deviation = verdict.expected.map_or(0.0, |e| (row.value - e).abs() / e.abs().max(1e-9));
-                (verdict.point, verdict.alert, verdict.page, verdict.finding.is_some(), verdict.surprises, deviation)
+                (verdict.point, verdict.alert, verdict.page, verdict.finding.is_some(), verdict.surprises)
             })
             .collect();
         spent += started.elapsed();
@@ -59,20 +58,16 @@ fn main() -> io::Result<()> {
         if *mode == "nab" {
             writeln!(writer, "timestamp,value,anomaly_score")?;
         } else {
-            writeln!(
-                writer,
-                "timestamp,value,point_score,alert_score,page_score,finding,{},deviation",
-                detection::COMPONENTS.join(",")
-            )?;
+            writeln!(writer, "timestamp,value,point_score,alert_score,page_score,finding,{}", detection::COMPONENTS.join(","))?;
         }
-        for (row, (point, alert, page, finding, surprises, deviation)) in table.iter().zip(verdicts) {
+        for (row, (point, alert, page, finding, surprises)) in table.iter().zip(verdicts) {
             if *mode == "nab" {
                 writeln!(writer, "{},{},{:.6}", row.stamp, row.value, (alert / NAB_SCALE).min(1.0))?;
             } else {
                 let finding = u8::from(finding);
                 writeln!(
                     writer,
-                    "{},{},{point:.6},{alert:.6},{page:.6},{finding},{},{deviation:.4}",
+                    "{},{},{point:.6},{alert:.6},{page:.6},{finding},{}",
                     row.stamp,
                     row.value,
                     surprises.map(|s| format!("{s:.4}")).join(",")

@@ -31,7 +31,7 @@ const SMALLEST: f64 = 1e-200;
 /// The past of one raw surprise.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Calibration {
-    weights: Vec<u16>,
+    weights: Box<[u16]>,
     zero: u16,
     /// Number of the first bin on the scale of all positive numbers.
     bottom: i32,
@@ -56,12 +56,12 @@ struct Tail {
 
 impl Calibration {
     pub(crate) fn new() -> Self {
-        Self { weights: vec![0; BINS], zero: 0, bottom: 0, total: 0, seen: 0, fit_in: 0, tail: Tail::default() }
+        Self { weights: Box::new([0; BINS]), zero: 0, bottom: 0, total: 0, seen: 0, fit_in: 0, tail: Tail::default() }
     }
 
     /// Heap memory in bytes.
     pub(crate) fn heap(&self) -> usize {
-        self.weights.capacity() * size_of::<u16>()
+        size_of_val(&*self.weights)
     }
 
     /// -log10 of the chance that a raw surprise is at least `raw`; 0 while little is known.

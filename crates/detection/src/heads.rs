@@ -42,3 +42,28 @@ pub(crate) fn severity(page: f64, threshold: f64) -> f64 {
     let ratio = page.max(0.0) / threshold.max(1e-9);
     100.0 * ratio / (ratio + 3.0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_penalty_grows_by_half_a_decade_per_decade() {
+        assert_eq!(penalty(500), 0.0);
+        assert!((penalty(50_000) - 1.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn severity_has_its_bands_at_one_three_and_nine_thresholds() {
+        let scores = [0.0, 1.75, 5.25, 15.75].map(|page| severity(page, 1.75));
+        assert_eq!(scores, [0.0, 25.0, 50.0, 75.0]);
+        assert!(severity(300.0, 1.75) < 100.0);
+    }
+
+    #[test]
+    fn one_head_alone_does_not_page() {
+        assert_eq!(page(&[9.0; 4], &[0.0; 4], 0.0, 0.0, 0.0), 0.0);
+        assert_eq!(page(&[0.0; 4], &[9.0; 4], 9.0, 9.0, 0.0), 0.0);
+        assert!((page(&[4.0; 4], &[4.0; 4], 4.0, 4.0, 1.0) - 3.0).abs() < 1e-12);
+    }
+}

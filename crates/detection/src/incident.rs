@@ -59,3 +59,33 @@ impl Incident {
         page >= self.worst * ESCALATION
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_incident_lasts_while_values_are_unusual_and_then_fades() {
+        let mut incident = Incident::default();
+        incident.follow(Some(2.0), true);
+        for _ in 0..100 {
+            incident.follow(None, true);
+        }
+        assert!(incident.is_on() && !incident.is_worse(2.4) && incident.is_worse(2.5));
+        for _ in 0..AFTERGLOW {
+            incident.follow(None, false);
+        }
+        assert!(!incident.is_on() && incident.is_worse(0.1));
+    }
+
+    #[test]
+    fn what_lasts_is_the_new_normal() {
+        let mut incident = Incident::default();
+        incident.follow(Some(2.0), true);
+        for _ in 0..359 {
+            assert!(incident.is_young(60.0));
+            incident.follow(None, true);
+        }
+        assert!(!incident.is_young(60.0), "six hours of minutes");
+    }
+}

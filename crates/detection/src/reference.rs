@@ -4,6 +4,7 @@ use serde::Deserialize;
 
 use crate::calibrate::Calibration;
 use crate::forecast::{Autoregression, Profile};
+use crate::shape::History;
 
 #[derive(Deserialize)]
 struct Fixture {
@@ -19,6 +20,9 @@ struct Case {
     autoregression: Vec<f64>,
     time_of_day: Vec<f64>,
     residuals_surprise: Vec<f64>,
+    shape12: Vec<f64>,
+    shape12x3: Vec<f64>,
+    nov3x10: Vec<f64>,
 }
 
 fn fixture() -> Fixture {
@@ -120,5 +124,47 @@ fn the_histogram_calibrates_like_the_exact_past() {
         let error = error / f64::from(judged);
         println!("{}: mean relative difference {error:.3}", case.name);
         assert!(error < 0.06, "{}: {error}", case.name);
+    }
+}
+
+/// `distances` of the reference are of unlimited history and not quantised: compared while all is remembered.
+fn nearest_like(name: &str, values: &[f64], distances: &[f64], step: u8, width: usize, centred: bool, holds: bool) {
+    let spread = values.iter().fold(0.0, |most: f64, value| most.max(value.abs()));
+    let mut history = History::new(step, 512);
+    for (number, (value, theirs)) in values.iter().zip(distances).take(500).enumerate() {
+        if history.push(*value) {
+            let ours = history.distance(width, centred).unwrap_or(0.0);
+            assert!((ours - theirs).abs() <= 1e-3 * (spread + theirs), "{name}, step {number}: {ours}, reference {theirs}");
+        } else if !holds {
+            assert_eq!(*theirs, 0.0);
+        }
+    }
+}
+
+#[test]
+fn shapes_are_as_far_from_the_past_as_in_the_reference() {
+    for case in fixture().series {
+        nearest_like(&case.name, &case.values, &case.shape12, 1, 12, true, true);
+        nearest_like(&case.name, &case.values, &case.shape12x3, 3, 12, true, true);
+        nearest_like(&case.name, &case.values, &case.nov3x10, 10, 3, false, false);
+    }
+}
+
+#[test]
+fn both_centred_distances_in_one_pass_are_those_of_two() {
+    for case in fixture().series {
+        let mut history = History::new(1, 256);
+        for (step, value) in case.values.iter().enumerate() {
+            history.push(*value);
+            let (short, long) = history.centred_distances(12);
+            let (alone, longer) = (history.distance(12, true), history.distance(24, true));
+            if let (Some(long), Some(longer)) = (long, longer) {
+                close(&case.name, step, long, longer, 1e-3);
+            }
+            // The oldest windows are left out of the shorter comparison.
+            if let (Some(short), Some(alone)) = (short, alone) {
+                assert!(short >= alone - 1e-3 * (1.0 + alone), "{}, step {step}: {short}, alone {alone}", case.name);
+            }
+        }
     }
 }

@@ -32,3 +32,23 @@ impl Refractory {
         self.since = self.since.saturating_add(points);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_clearly_worse_passes_until_the_pause_is_over() {
+        let mut refractory = Refractory::default();
+        let passed = [0.0, 2.0, 2.1, 3.0, 1.0, 1.0, 1.0, 1.0].map(|score| refractory.pass(score, 3));
+        assert_eq!(passed, [0.0, 2.0, 0.0, 3.0, 0.0, 0.0, 0.0, 1.0]);
+    }
+
+    #[test]
+    fn a_gap_counts_as_a_pause() {
+        let mut refractory = Refractory::default();
+        assert_eq!(refractory.pass(2.0, 100), 2.0);
+        refractory.skip(100);
+        assert_eq!(refractory.pass(1.0, 100), 1.0);
+    }
+}

@@ -44,3 +44,38 @@ fn known(samples: f64) -> bool {
 fn divergence(value: f64, expected: f64) -> f64 {
     if value <= 0.0 { 0.0 } else { value * (value / expected).ln() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_events_support_little_surprise() {
+        let most = |value, expected| most_surprise(Quantity::Count, value, expected, f64::NAN);
+        assert!(most(2.0, 0.0) < 1.0, "two events where none were expected");
+        assert!(most(0.0, 3.0) < 2.0, "none where three were expected");
+        assert!(most(20.0, 1.0) > 8.0 && most(0.0, 50.0) > 8.0);
+    }
+
+    #[test]
+    fn a_share_of_few_trials_supports_little_surprise() {
+        let most = |value, samples| most_surprise(Quantity::Ratio, value, 0.01, samples);
+        assert!(most(0.5, 2.0) < 2.0, "one error of two calls");
+        assert!(most(0.3, 100.0) > 20.0, "thirty of a hundred");
+        assert_eq!(most(0.3, f64::NAN), f64::INFINITY, "unknown trials are no limit");
+    }
+
+    #[test]
+    fn the_bound_holds_for_the_exact_poisson_tail() {
+        for (mean, value) in [(0.5f64, 3u32), (4.0, 12), (30.0, 60)] {
+            let mut probability = 1.0;
+            let mut term = (-mean).exp();
+            for count in 0..value {
+                probability -= term;
+                term *= mean / f64::from(count + 1);
+            }
+            let most = most_surprise(Quantity::Count, f64::from(value), mean - 0.5, f64::NAN);
+            assert!(most <= -probability.log10(), "{most}, exact {}", -probability.log10());
+        }
+    }
+}

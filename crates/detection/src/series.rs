@@ -31,7 +31,7 @@ pub struct Series {
     needed: u32,
     last_time: Option<f64>,
     models: Models,
-    calibrations: Vec<Calibration>,
+    calibrations: Box<[Calibration]>,
     /// Running mean errors of the forecasters.
     errors: [Option<f64>; FORECASTERS.len()],
     alerts: Refractory,
@@ -106,8 +106,10 @@ impl Series {
     /// Memory that this series holds, in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        let calibrations = self.calibrations.capacity() * size_of::<Calibration>();
-        size_of::<Self>() + calibrations + self.calibrations.iter().map(Calibration::heap).sum::<usize>() + self.models.heap()
+        size_of::<Self>()
+            + size_of_val(&*self.calibrations)
+            + self.calibrations.iter().map(Calibration::heap).sum::<usize>()
+            + self.models.heap()
     }
 
     /// Steps left out between the last observation and `time`.
@@ -196,7 +198,7 @@ impl Series {
         Finding {
             score: heads::severity(verdict.page, parameters.page_threshold),
             probability: 10f64.powf(-verdict.page),
-            direction: if observation.value >= expected { Direction::Spike } else { Direction::Dip },
+            direction: direction(observation.value, expected, verdict),
             reasons,
         }
     }
@@ -262,5 +264,17 @@ impl Series {
 
     fn scale(&self) -> Scale {
         Scale::of(self.quantity)
+    }
+}
+
+/// A value within its bounds has an unusual place in an unusual order of values.
+fn direction(value: f64, expected: f64, verdict: &Verdict) -> Direction {
+    let within = verdict.lower.zip(verdict.upper).is_some_and(|(lower, upper)| lower <= value && value <= upper);
+    if within {
+        Direction::Shape
+    } else if value >= expected {
+        Direction::Spike
+    } else {
+        Direction::Dip
     }
 }

@@ -36,6 +36,7 @@ pub(crate) struct History {
     centre: f64,
     unit: f64,
     /// Oldest first.
+    #[serde(deserialize_with = "trimmed")]
     means: Vec<i16>,
 }
 
@@ -165,6 +166,8 @@ impl History {
             self.rescale(mean);
         }
         let quantised = self.quantise(mean);
+        // A restored history may lack the room for it.
+        self.means.reserve_exact((usize::from(self.capacity) + SLACK).saturating_sub(self.means.len()));
         self.means.push(quantised);
         self.unbroken = self.unbroken.saturating_add(1);
     }
@@ -196,6 +199,13 @@ impl History {
     fn quantise(&self, mean: f64) -> i16 {
         ((mean - self.centre) / self.unit).round().clamp(-LARGEST, LARGEST) as i16
     }
+}
+
+/// A restored history takes no more memory than one that was never saved.
+fn trimmed<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<i16>, D::Error> {
+    let mut means = Vec::deserialize(deserializer)?;
+    means.shrink_to_fit();
+    Ok(means)
 }
 
 /// Windows that are compared at once.

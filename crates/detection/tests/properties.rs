@@ -135,3 +135,35 @@ fn few_calls_are_no_evidence() {
     let verdict = series.observe(180_000.0, 0.5, 200.0, &Parameters::default());
     assert!(verdict.finding.is_some(), "a hundred errors of two hundred calls: {verdict:?}");
 }
+
+#[test]
+fn a_series_is_small_and_does_not_grow() {
+    let mut series = Series::new(Quantity::Level, 60.0);
+    let new = series.bytes();
+    for step in 0..20_000u32 {
+        series.observe(60.0 * f64::from(step), f64::from(step * 7919 % 1009), 1.0, &Parameters::default());
+    }
+    assert_eq!(series.bytes(), new);
+    let restored: Series = serde_json::from_str(&serde_json::to_string(&series).unwrap()).unwrap();
+    assert!(new <= 8192 && restored.bytes() <= 8192, "{new} bytes, restored {}", restored.bytes());
+}
+
+#[test]
+fn a_counter_that_only_grows_is_no_finding() {
+    let mut series = Series::new(Quantity::Level, 60.0);
+    for step in 0..20_000u32 {
+        let verdict = series.observe(60.0 * f64::from(step), 1e9 + 250.0 * f64::from(step), 1.0, &Parameters::default());
+        assert_eq!(verdict.finding, None, "step {step}");
+    }
+}
+
+#[test]
+fn a_long_gap_is_no_finding() {
+    let rhythm =
+        |step: u32| 100.0 + 40.0 * (f64::from(step) / 1440.0 * std::f64::consts::TAU).sin() + f64::from(step * 7919 % 13);
+    let mut series = Series::new(Quantity::Level, 60.0);
+    for step in (0..7_200u32).chain(9_000..12_000).chain(12_005..16_000) {
+        let verdict = series.observe(60.0 * f64::from(step), rhythm(step), 1.0, &Parameters::default());
+        assert_eq!(verdict.finding, None, "step {step}");
+    }
+}

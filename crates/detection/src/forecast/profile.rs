@@ -11,20 +11,20 @@ pub(crate) struct Profile {
     rate: f32,
     /// The first value; means are kept relative to it so that `f32` holds them.
     base: f64,
-    means: Vec<f32>,
+    means: Box<[f32]>,
     /// Values learnt per phase, saturating: only its inverse as compared with `rate` matters.
-    counts: Vec<u8>,
+    counts: Box<[u8]>,
 }
 
 impl Profile {
     /// A profile of `phases` equal parts of `period` seconds.
     pub(crate) fn new(period: f64, phases: usize, rate: f32) -> Self {
-        Self { period, rate, base: 0.0, means: vec![0.0; phases], counts: vec![0; phases] }
+        Self { period, rate, base: 0.0, means: vec![0.0; phases].into(), counts: vec![0; phases].into() }
     }
 
     /// Heap memory in bytes.
     pub(crate) fn heap(&self) -> usize {
-        self.means.capacity() * size_of::<f32>() + self.counts.capacity()
+        size_of_val(&*self.means) + size_of_val(&*self.counts)
     }
 
     /// The value usual at `time` (Unix seconds); `None` while neither this phase nor a neighbour was seen.
