@@ -26,7 +26,7 @@ use writer::{Batch, Writer};
 pub const FACTORY: Factory = Factory {
     kind: "elasticsearch",
     about: "Writes anomalies to an Elasticsearch data stream.",
-    acknowledgement: "an anomaly is done when Elasticsearch has answered that it is in the data stream, or when it is on disk in the dead-letter file",
+    acknowledgement: "An anomaly counts as sent when Elasticsearch has answered that it is in the data stream; one that it can never take is on disk in the dead-letter file.",
     schema: |generator| closed(<Config as schemars::JsonSchema>::json_schema(generator)),
     implicit: false,
     gives: |kind| (kind == PayloadKind::Anomalies).then_some(kind),

@@ -26,7 +26,7 @@ const MAX_BATCH: usize = 1 << 20;
 pub const FACTORY: Factory = Factory {
     kind: "file",
     about: "Writes anomalies to a file, one JSON object per line.",
-    acknowledgement: "an anomaly is done when it is on disk",
+    acknowledgement: "An anomaly counts as sent when it is on disk.",
     schema: <Config as schemars::JsonSchema>::json_schema,
     implicit: false,
     gives: |kind| (kind == PayloadKind::Anomalies).then_some(kind),

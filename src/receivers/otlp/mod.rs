@@ -39,9 +39,9 @@ use crate::pipeline::{BuildError, ComponentError, Context, Factory, Make, Receiv
 /// The `otlp` receiver.
 pub const FACTORY: Factory = Factory {
     kind: "otlp",
-    about: "takes telemetry from OpenTelemetry Collectors and SDKs, over gRPC and HTTP",
-    acknowledgement: "success means that every pipeline of the environment has taken the records into its queue; when \
-                      there is no room within `wait`, the client is told to send again",
+    about: "Takes telemetry from OpenTelemetry Collectors and SDKs, over gRPC and HTTP.",
+    acknowledgement: "Success means that every pipeline of the environment has taken the records into its queue; when \
+                      there is no room within `wait`, the client is told to send again.",
     schema: |generator| generator.subschema_for::<Config>(),
     implicit: false,
     gives: |kind| matches!(kind, PayloadKind::Telemetry(_)).then_some(kind),
