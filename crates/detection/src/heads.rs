@@ -19,11 +19,11 @@ pub(crate) fn alert(surprises: &[f64], penalty: f64) -> f64 {
     (root_mean_square(surprises.iter().map(|surprise| surprise.min(LOUDEST))) - penalty).max(0.0)
 }
 
-/// Both heads agree: geometric mean of the mean point surprise and of the weighted mean of novelty (a third)
-/// and calendar, each less the penalty.
-pub(crate) fn page(point: &[f64], novelty: &[f64], time_of_day: f64, time_of_week: f64, penalty: f64) -> f64 {
+/// Both heads agree: geometric mean of the mean point surprise and of novelty and calendar, half each, less
+/// the penalty.
+pub(crate) fn page(point: &[f64], novelty: &[f64], calendar: &[f64], penalty: f64) -> f64 {
     let penalty = penalty.max(0.0);
-    let slow = mean(novelty) / 3.0 + time_of_day / 2.0 + time_of_week / 6.0;
+    let slow = f64::midpoint(mean(novelty), mean(calendar));
     ((slow - penalty).max(0.0) * (mean(point) - penalty).max(0.0)).sqrt()
 }
 
@@ -62,8 +62,8 @@ mod tests {
 
     #[test]
     fn one_head_alone_does_not_page() {
-        assert_eq!(page(&[9.0; 4], &[0.0; 4], 0.0, 0.0, 0.0), 0.0);
-        assert_eq!(page(&[0.0; 4], &[9.0; 4], 9.0, 9.0, 0.0), 0.0);
-        assert!((page(&[4.0; 4], &[4.0; 4], 4.0, 4.0, 1.0) - 3.0).abs() < 1e-12);
+        assert_eq!(page(&[9.0; 4], &[0.0; 4], &[0.0; 2], 0.0), 0.0);
+        assert_eq!(page(&[0.0; 4], &[9.0; 4], &[9.0; 2], 0.0), 0.0);
+        assert!((page(&[4.0; 4], &[4.0; 4], &[4.0; 2], 1.0) - 3.0).abs() < 1e-12);
     }
 }

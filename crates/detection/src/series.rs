@@ -151,11 +151,10 @@ impl Series {
         let penalty = heads::penalty(self.seen);
         let (point, slow) = observation.surprises.split_at(POINT);
         let (novelty, calendar) = slow.split_at(NOVELTY);
-        let [time_of_day, time_of_week] = calendar else { return Verdict::default() };
         let usual = self.usual(&observation.expected, parameters.page_threshold + penalty);
         let expected = usual.map(|(expected, _)| self.scale().observed(expected));
         let large = expected.is_some_and(|expected| self.is_large(observation.value, expected, parameters));
-        let page = if large { heads::page(point, novelty, *time_of_day, *time_of_week, penalty) } else { 0.0 };
+        let page = if large { heads::page(point, novelty, calendar, penalty) } else { 0.0 };
 
         let mut verdict = Verdict {
             point: heads::point(point),

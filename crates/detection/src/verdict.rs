@@ -64,7 +64,7 @@ pub struct Parameters {
 impl Default for Parameters {
     fn default() -> Self {
         Self {
-            page_threshold: 1.75,
+            page_threshold: 1.55,
             min_relative_deviation: 0.3,
             min_absolute_deviation: 0.0,
             min_ratio_deviation: 0.02,
