@@ -1,9 +1,11 @@
-//! An OTLP server that keeps the metrics that a daemon exports about itself.
+//! An OTLP server that keeps what a daemon exports about itself.
 
 use std::sync::{Arc, Mutex};
 
 use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::{MetricsService, MetricsServiceServer};
 use opentelemetry_proto::tonic::collector::metrics::v1::{ExportMetricsServiceRequest, ExportMetricsServiceResponse};
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
+use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::metrics::v1::{Metric, NumberDataPoint, metric::Data, number_data_point};
 use tokio_util::sync::CancellationToken;
@@ -14,6 +16,8 @@ use tonic::{Request, Response, Status};
 pub(crate) struct OwnTelemetry {
     /// All metrics of the last export.
     metrics: Arc<Mutex<Vec<Metric>>>,
+    /// The names of all spans.
+    spans: Arc<Mutex<Vec<String>>>,
 }
 
 /// A server that runs; ends when it is let go.
@@ -36,13 +40,25 @@ impl MetricsService for OwnTelemetry {
     }
 }
 
+#[tonic::async_trait]
+impl TraceService for OwnTelemetry {
+    async fn export(&self, request: Request<ExportTraceServiceRequest>) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        let resources = request.into_inner().resource_spans;
+        let spans = resources.into_iter().flat_map(|r| r.scope_spans).flat_map(|s| s.spans);
+        self.spans.lock().expect("the spans").extend(spans.map(|s| s.name));
+        Ok(Response::new(Default::default()))
+    }
+}
+
 impl Server {
     pub(crate) async fn start() -> Self {
         let received = OwnTelemetry::default();
         let stop = CancellationToken::new();
         let incoming = tonic::transport::server::TcpIncoming::bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
         let port = incoming.local_addr().expect("an address").port();
-        let router = tonic::transport::Server::builder().add_service(MetricsServiceServer::new(received.clone()));
+        let router = tonic::transport::Server::builder()
+            .add_service(MetricsServiceServer::new(received.clone()))
+            .add_service(TraceServiceServer::new(received.clone()));
         tokio::spawn(router.serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned()));
         Self { port, received, stop }
     }
@@ -66,9 +82,15 @@ impl OwnTelemetry {
         points.flatten().filter(|p| labels.iter().all(|(k, v)| label(&p.attributes, k) == Some(v))).map(value).sum()
     }
 
+    /// The names of the spans that have come.
+    pub(crate) fn spans(&self) -> Vec<String> {
+        self.spans.lock().expect("the spans").clone()
+    }
+
     /// Forgets everything.
     pub(crate) fn clear(&self) {
         self.metrics.lock().expect("the metrics").clear();
+        self.spans.lock().expect("the spans").clear();
     }
 }
 
