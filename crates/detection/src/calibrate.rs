@@ -239,3 +239,62 @@ fn bin_of(value: f64) -> i32 {
 fn edge_of(bin: i32) -> f64 {
     f64::from_bits(u64::try_from(bin.max(0)).unwrap_or(0) << SHIFT).min(f64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Values of a standard exponential distribution, evenly spread.
+    fn exponential(count: u32, scale: f64) -> impl Iterator<Item = f64> {
+        (0..count).map(move |step| -scale * (1.0 - f64::from(step * 7919 % count) / f64::from(count)).ln())
+    }
+
+    fn taught(raws: impl Iterator<Item = f64>) -> Calibration {
+        let mut calibration = Calibration::new();
+        raws.for_each(|raw| calibration.learn(raw));
+        calibration
+    }
+
+    #[test]
+    fn an_exponential_tail_is_extrapolated() {
+        let calibration = taught(exponential(2000, 3.0));
+        for decades in [0.3, 1.0, 2.0, 4.0, 6.0] {
+            let raw = 3.0 * decades * std::f64::consts::LN_10;
+            let surprise = calibration.surprise(raw);
+            assert!((surprise - decades).abs() < 0.1 + 0.15 * decades, "{decades}: {surprise}");
+        }
+    }
+
+    #[test]
+    fn a_raw_surprise_is_found_back_from_its_surprise() {
+        let calibration = taught(exponential(2000, 3.0));
+        for surprise in [1.5, 3.0, 10.0] {
+            let raw = calibration.raw(surprise).unwrap();
+            assert!((calibration.surprise(raw) - surprise).abs() < 1e-6);
+        }
+    }
+
+    #[test]
+    fn nothing_is_surprising_at_first() {
+        let calibration = taught(exponential(49, 1.0));
+        assert_eq!((calibration.surprise(1e9), calibration.raw(3.0), calibration.tail_start()), (0.0, None, None));
+    }
+
+    #[test]
+    fn a_new_scale_is_learnt_in_both_directions() {
+        for (before, after) in [(1.0, 1e9), (1e3, 1.0), (0.0, 5.0)] {
+            let calibration = taught(exponential(3000, before).chain(exponential(15_000, after)));
+            let surprise = calibration.surprise(after * 3.0 * std::f64::consts::LN_10);
+            assert!((2.0..3.6).contains(&surprise), "{before} to {after}: {surprise}");
+        }
+    }
+
+    #[test]
+    fn one_enormous_value_does_not_hide_a_large_one() {
+        let mut calibration = taught(exponential(2000, 1.0));
+        calibration.learn(1e12);
+        calibration.learn(1.0);
+        (0..32).for_each(|_| calibration.learn(0.5));
+        assert!(calibration.surprise(100.0) > 2.0, "{}", calibration.surprise(100.0));
+    }
+}

@@ -5,6 +5,20 @@
 //!
 //! - [`Sketch`] summarises the values of a bucket (quantiles that can be merged).
 //! - [`Series`] learns one series and judges every new value: [`Series::observe`].
+//!
+//! ```
+//! use detection::{Parameters, Quantity, Series, State};
+//!
+//! let (mut calls, parameters) = (Series::new(Quantity::Count, 60.0), Parameters::default());
+//! for minute in 0..600u32 {
+//!     let usual = 200.0 + f64::from(minute * 7919 % 23);
+//!     let verdict = calls.observe(60.0 * f64::from(minute), usual, f64::NAN, &parameters);
+//!     assert!(verdict.finding.is_none());
+//! }
+//! assert_eq!(calls.state(), State::Ready);
+//! let verdict = calls.observe(36_000.0, 12.0, f64::NAN, &parameters);
+//! assert!(verdict.finding.is_some_and(|finding| finding.score > 25.0));
+//! ```
 
 mod calibrate;
 mod forecast;

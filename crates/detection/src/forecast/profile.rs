@@ -68,3 +68,35 @@ impl Profile {
 fn narrow(value: f64) -> f32 {
     value as f32
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_phase_is_smoothed_with_its_neighbours_around_midnight() {
+        let mut profile = Profile::new(86_400.0, 48, 0.05);
+        assert_eq!(profile.expect(0.0), None);
+        profile.learn(0.0, 10.0);
+        profile.learn(86_400.0 - 1800.0, 40.0);
+        profile.learn(1800.0, 20.0);
+        assert_eq!(profile.expect(900.0), Some((2.0 * 10.0 + 40.0 + 20.0) / 4.0));
+        assert_eq!(profile.expect(3.0 * 86_400.0 - 1.0), Some((2.0 * 40.0 + 10.0) / 3.0));
+        assert_eq!(profile.expect(43_200.0), None);
+    }
+
+    #[test]
+    fn times_before_1970_have_phases_too() {
+        let mut profile = Profile::new(86_400.0, 48, 0.05);
+        profile.learn(-1.0, 5.0);
+        assert_eq!(profile.expect(86_399.0), Some(5.0));
+    }
+
+    #[test]
+    fn large_offsets_keep_small_differences() {
+        let mut profile = Profile::new(86_400.0, 48, 0.05);
+        profile.learn(0.0, 1e12);
+        profile.learn(43_200.0, 1e12 + 3.0);
+        assert_eq!(profile.expect(43_200.0), Some(1e12 + 3.0));
+    }
+}
