@@ -1,9 +1,12 @@
 //! How the components' surprises become three scores.
 
-/// An alpha-spending penalty: the longer a series is watched, the rarer an event must be.
-///
-pub(crate) fn penalty(seen: u32) -> f64 {
-    0.5 * (f64::from(seen.max(1)) / 500.0).log10()
+/// The step, in seconds, at which the thresholds were chosen.
+const USUAL_STEP: f64 = 300.0;
+
+/// An alpha-spending penalty: the longer a series is watched, the rarer an event must be; and the finer its steps of
+/// `step` seconds, because what matters to people is how often they are called in a day, not in a thousand values.
+pub(crate) fn penalty(seen: u32, step: f64) -> f64 {
+    0.5 * (f64::from(seen.max(1)) / 500.0).log10() + 0.5 * (USUAL_STEP / step).log10().max(0.0)
 }
 
 /// A single component cannot say more than this in the alert head: several must agree.
@@ -36,11 +39,11 @@ fn mean(surprises: &[f64]) -> f64 {
     surprises.iter().sum::<f64>() / surprises.len().max(1) as f64
 }
 
-/// The 0 to 100 scale: 25 at the threshold, 50 at three times and 75 at nine times the threshold, in
-/// -log10 units; below the threshold under 25.
+/// The 0 to 100 scale: 25 at the threshold, 50 at 1.7 times and 75 at three times the threshold, in -log10 units;
+/// below the threshold under 25.
 pub(crate) fn severity(page: f64, threshold: f64) -> f64 {
     let ratio = page.max(0.0) / threshold.max(1e-9);
-    100.0 * ratio / (ratio + 3.0)
+    100.0 * ratio * ratio / (ratio * ratio + 3.0)
 }
 
 #[cfg(test)]
@@ -48,14 +51,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_penalty_grows_by_half_a_decade_per_decade() {
-        assert_eq!(penalty(500), 0.0);
-        assert!((penalty(50_000) - 1.0).abs() < 1e-12);
+    fn the_penalty_grows_by_half_a_decade_per_decade_of_values_and_of_values_a_day() {
+        assert_eq!(penalty(500, 300.0), 0.0);
+        assert!((penalty(50_000, 300.0) - 1.0).abs() < 1e-12);
+        assert!((penalty(500, 30.0) - 0.5).abs() < 1e-12, "ten times as many values a day");
+        assert_eq!(penalty(500, 3600.0), 0.0, "coarse steps are not judged more lightly");
     }
 
     #[test]
-    fn severity_has_its_bands_at_one_three_and_nine_thresholds() {
-        let scores = [0.0, 1.75, 5.25, 15.75].map(|page| severity(page, 1.75));
+    fn severity_has_its_bands_at_one_root_three_and_three_thresholds() {
+        let scores = [0.0, 1.75, 1.75 * 3f64.sqrt(), 5.25].map(|page| severity(page, 1.75).round());
         assert_eq!(scores, [0.0, 25.0, 50.0, 75.0]);
         assert!(severity(300.0, 1.75) < 100.0);
     }

@@ -148,7 +148,7 @@ impl Series {
     }
 
     fn judge(&mut self, observation: &Observation, parameters: &Parameters) -> Verdict {
-        let penalty = heads::penalty(self.seen);
+        let penalty = heads::penalty(self.seen, self.bucket_seconds);
         let (point, slow) = observation.surprises.split_at(POINT);
         let (novelty, calendar) = slow.split_at(NOVELTY);
         let usual = self.usual(&observation.expected, parameters.page_threshold + penalty);
