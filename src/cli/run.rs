@@ -8,7 +8,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, Loaded};
-use crate::pipeline::Registry;
+use crate::exporters::console;
+use crate::pipeline::{Class, Registry};
 use crate::{components, daemon, telemetry};
 
 #[derive(Args)]
@@ -17,28 +18,45 @@ pub(super) struct RunArgs {
     /// The daemon file.
     #[arg(long, short, value_name = "FILE")]
     config: PathBuf,
+    /// How `console` exporters write, whatever the files say.
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<console::Format>,
 }
 
 const EXAMPLES: &str = "\
 Examples:
   anomalyd run --config config/development.yml
+  anomalyd run --config config/development.yml --format json | jq .score
 
 SIGTERM or SIGINT ends it: receivers stop, and what was accepted runs through to the exporters, for at most
 `pipeline.shutdown_deadline`. A second signal ends it at once.";
 
 pub(super) fn run(arguments: &RunArgs) -> ExitCode {
-    let loaded = match config::load(&arguments.config, &super::process_environment, components::FACTORIES) {
+    let mut loaded = match config::load(&arguments.config, &super::process_environment, components::FACTORIES) {
         Ok(loaded) => loaded,
         Err(diagnostics) => {
             super::tell(&diagnostics.render(true));
             return ExitCode::from(super::CONFIGURATION_ERROR);
         }
     };
+    if let Some(format) = arguments.format {
+        write_as(format, &mut loaded);
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("cannot start the worker threads: {error}")),
     };
     runtime.block_on(serve(loaded))
+}
+
+/// Sets the format of all `console` exporters.
+fn write_as(format: console::Format, loaded: &mut Loaded) {
+    let used = loaded.plans.iter_mut().flat_map(|plan| &mut plan.used);
+    for exporter in used.filter(|used| used.factory.class() == Class::Exporter && used.factory.kind == console::FACTORY.kind) {
+        if let (Some(config), Ok(format)) = (exporter.config.as_object_mut(), serde_json::to_value(format)) {
+            config.insert("format".to_owned(), format);
+        }
+    }
 }
 
 async fn serve(loaded: Loaded) -> ExitCode {

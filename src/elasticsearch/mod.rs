@@ -14,6 +14,8 @@ mod nodes;
 pub(crate) mod stub;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tls_tests;
 mod transport;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -106,6 +106,15 @@ impl Stub {
     pub(crate) async fn with(handler: impl Fn(&Seen) -> Option<Answer> + Send + Sync + 'static) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
+        Self::on(listener, url, handler)
+    }
+
+    /// Answers on `listener`, which clients reach at `url`.
+    pub(crate) fn on<L>(listener: L, url: String, handler: impl Fn(&Seen) -> Option<Answer> + Send + Sync + 'static) -> Self
+    where
+        L: axum::serve::Listener,
+        L::Addr: std::fmt::Debug,
+    {
         let stub = Self { url, inner: Arc::default(), handler: Arc::new(handler) };
         let app = Router::new().fallback(answer).with_state(stub.clone());
         tokio::spawn(async move { axum::serve(listener, app).await });
