@@ -38,9 +38,9 @@ async fn a_fault_in_one_environment_never_shows_in_the_other() {
     for environment in [&faulty, &healthy] {
         let receiver = [("environment", environment.as_str()), ("class", "receiver")];
         let all = format!("all documents of {environment} to be read");
-        daemon.metrics_when(&all, Duration::from_secs(60), |m| m.received(&receiver) == documents).await;
+        daemon.metrics_when(&all, Duration::from_secs(180), |m| m.received(&receiver) == documents).await;
     }
-    let found = eventually("anomalies in the cluster of the faulty environment", Duration::from_secs(60), async || {
+    let found = eventually("anomalies in the cluster of the faulty environment", Duration::from_secs(180), async || {
         let found = anomalies(&production, &faulty).await;
         if found.is_empty() { Err(daemon.said()) } else { Ok(found) }
     })
