@@ -4,6 +4,7 @@ mod demo;
 mod docs;
 mod run;
 mod schema;
+mod score;
 mod validate;
 
 use std::process::ExitCode;
@@ -26,6 +27,7 @@ Examples:
   anomalyd demo                                      see it at work, with nothing else installed
   anomalyd validate --config config/production.yml   tell everything that is wrong with it
   anomalyd run --config config/production.yml        run it
+  anomalyd score cpu.csv --out scores                score values in files with the detector
   anomalyd schema pipeline > pipeline.schema.json    let the editor complete pipeline files
 
 Exit codes: 0 done, 1 failed while running, 2 wrong usage, 78 wrong configuration.";
@@ -39,6 +41,8 @@ enum Command {
     /// Prints the JSON Schema of a kind of configuration file, for editors.
     Schema(schema::SchemaArgs),
     Demo(demo::Demo),
+    /// Scores values in CSV files, row by row, with what the detector knows at that row.
+    Score(score::ScoreArgs),
     /// Prints docs/configuration.md.
     #[command(hide = true)]
     Docs(docs::DocsArgs),
@@ -52,6 +56,7 @@ pub fn main() -> ExitCode {
         Command::Validate(arguments) => validate::run(&arguments),
         Command::Schema(arguments) => schema::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Score(arguments) => score::run(&arguments),
         Command::Docs(arguments) => docs::run(&arguments),
     }
 }

@@ -110,3 +110,33 @@ fn the_schemas_are_json_documents_for_editors() {
         assert!(schema["properties"][key]["description"].is_string(), "{kind}: {schema:#}");
     }
 }
+
+#[test]
+fn values_in_a_file_are_scored_row_by_row_and_the_file_is_left_alone() {
+    use std::fmt::Write as _;
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("cpu.csv");
+    let mut rows = "TimeStamp,CPU,label\n".to_owned();
+    for row in 0..600 {
+        let value = if row == 550 { 95.0 } else { 20.0 + f64::from(row * 7 % 5) };
+        writeln!(rows, "{},{value},0", 1_767_225_600 + row * 300).expect("a row");
+    }
+    std::fs::write(&file, &rows).expect("the file");
+    let score = |out: &std::path::Path| {
+        let command = Command::new(env!("CARGO_BIN_EXE_anomalyd")).arg("score").arg(&file).arg("--out").arg(out).output();
+        command.expect("the binary runs")
+    };
+    let out = folder.path().join("scores");
+    let output = score(&out);
+    assert!(output.status.success(), "{}", told(&output));
+    let scores = std::fs::read_to_string(out.join("cpu.csv")).expect("the scores");
+    let lines: Vec<&str> = scores.lines().collect();
+    assert_eq!((lines.len(), lines[0]), (601, "timestamp,value,point_score,alert_score,page_score"));
+    assert!(lines[1].starts_with("1767225600,20,"), "{}", lines[1]);
+    let point = |line: &str| line.split(',').nth(2).and_then(|score| score.parse::<f64>().ok()).expect("a score");
+    assert!(point(lines[551]) > 3.0, "the odd value: {}", lines[551]);
+
+    let refused = score(folder.path());
+    assert!(!refused.status.success() && told(&refused).contains("would be overwritten"), "{}", told(&refused));
+    assert_eq!(std::fs::read_to_string(&file).expect("the file"), rows);
+}

@@ -6,7 +6,9 @@ const USUAL_STEP: f64 = 300.0;
 /// An alpha-spending penalty: the longer a series is watched, the rarer an event must be; and the finer its steps of
 /// `step` seconds, because what matters to people is how often they are called in a day, not in a thousand values.
 pub(crate) fn penalty(seen: u32, step: f64) -> f64 {
-    0.5 * (f64::from(seen.max(1)) / 500.0).log10() + 0.5 * (USUAL_STEP / step).log10().max(0.0)
+    let watched = (f64::from(seen.max(1)) / 500.0).log10();
+    let fineness = (USUAL_STEP / step).log10().max(0.0);
+    0.5 * (watched + fineness)
 }
 
 /// A single component cannot say more than this in the alert head: several must agree.
@@ -19,7 +21,9 @@ pub(crate) fn point(surprises: &[f64]) -> f64 {
 
 /// One alert for one event: root mean square of the alert components less the penalty.
 pub(crate) fn alert(surprises: &[f64], penalty: f64) -> f64 {
-    (root_mean_square(surprises.iter().map(|surprise| surprise.min(LOUDEST))) - penalty).max(0.0)
+    let surprise = root_mean_square(surprises.iter().map(|surprise| surprise.min(LOUDEST)));
+    // The penalty of a young series is below 0; where nothing is surprising it must not make a score of its own.
+    if surprise > 0.0 { (surprise - penalty).max(0.0) } else { 0.0 }
 }
 
 /// Both heads agree: geometric mean of the mean point surprise and of novelty and calendar, half each, less
