@@ -5,9 +5,10 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anstyle::{AnsiColor, Style};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::Format;
 use crate::demo::{self, Event, Fault, Options, Report, Verdict};
 use crate::exporters::console;
 use crate::model::{Environment, UnixNanos};
@@ -40,14 +41,6 @@ Examples:
   anomalyd demo
   anomalyd demo --days 3 --seed 7
   anomalyd demo --format json | jq .passed";
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// For people.
-    Text,
-    /// One JSON object.
-    Json,
-}
 
 /// Runs it.
 pub(crate) fn run(args: &Demo) -> ExitCode {

@@ -9,7 +9,7 @@ mod validate;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 
 /// The configuration cannot be used: `EX_CONFIG` of `sysexits.h`. Usage errors are 2, failures while running 1.
 const CONFIGURATION_ERROR: u8 = 78;
@@ -46,6 +46,15 @@ enum Command {
     /// Prints docs/configuration.md.
     #[command(hide = true)]
     Docs(docs::DocsArgs),
+}
+
+/// How a command writes what it has to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
 }
 
 /// Reads the arguments, runs the command, and says how it ended.

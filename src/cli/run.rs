@@ -7,8 +7,8 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::Format;
 use crate::config::{self, Loaded};
-use crate::exporters::console;
 use crate::pipeline::{Class, Registry};
 use crate::{components, daemon, telemetry};
 
@@ -20,7 +20,7 @@ pub(super) struct RunArgs {
     config: PathBuf,
     /// How `console` exporters write, whatever the files say.
     #[arg(long, value_name = "FORMAT")]
-    format: Option<console::Format>,
+    format: Option<Format>,
 }
 
 const EXAMPLES: &str = "\
@@ -50,11 +50,12 @@ pub(super) fn run(arguments: &RunArgs) -> ExitCode {
 }
 
 /// Sets the format of all `console` exporters.
-fn write_as(format: console::Format, loaded: &mut Loaded) {
+fn write_as(format: Format, loaded: &mut Loaded) {
     let used = loaded.plans.iter_mut().flat_map(|plan| &mut plan.used);
-    for exporter in used.filter(|used| used.factory.class() == Class::Exporter && used.factory.kind == console::FACTORY.kind) {
-        if let (Some(config), Ok(format)) = (exporter.config.as_object_mut(), serde_json::to_value(format)) {
-            config.insert("format".to_owned(), format);
+    for exporter in used.filter(|used| used.factory.class() == Class::Exporter && used.factory.kind == "console") {
+        if let Some(config) = exporter.config.as_object_mut() {
+            let name = if format == Format::Json { "json" } else { "text" };
+            config.insert("format".to_owned(), name.into());
         }
     }
 }

@@ -122,7 +122,7 @@ fn values_in_a_file_are_scored_row_by_row_and_the_file_is_left_alone() {
         writeln!(rows, "{},{value},0", 1_767_225_600 + row * 300).expect("a row");
     }
     std::fs::write(&file, &rows).expect("the file");
-    let score = |out: &std::path::Path| {
+    let score = |out: &Path| {
         let command = Command::new(env!("CARGO_BIN_EXE_anomalyd")).arg("score").arg(&file).arg("--out").arg(out).output();
         command.expect("the binary runs")
     };

@@ -13,7 +13,7 @@ pub struct Config {
 }
 
 /// How an anomaly is written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
     /// A line for people, with the reasons below it. Coloured on a terminal, unless `NO_COLOR` is set.
