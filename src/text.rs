@@ -64,6 +64,15 @@ pub(crate) fn quantity(value: f64, unit: &str) -> String {
     }
 }
 
+/// Writes several values of one series alike: rates per minute where all of `values` are slow. Values that are not
+/// finite do not count.
+pub(crate) fn alike(unit: &str, values: &[f64]) -> impl Fn(f64) -> String + use<> {
+    let rates = unit.ends_with("/s") && !unit.starts_with("By");
+    let slow = rates && values.iter().all(|v| !v.is_finite() || v.abs() < 10.0);
+    let unit = unit.to_owned();
+    move |value| if slow { quantity(value * 60.0, "1/min") } else { quantity(value, &unit) }
+}
+
 /// Three significant digits or all before the point, thousands in groups, no trailing zeros.
 fn number(value: f64) -> String {
     let size = value.abs();

@@ -10,6 +10,7 @@ use serde_json::{Map, Value as Json};
 use super::diagnostics::Diagnostic;
 use super::format;
 use super::mask;
+use super::scalars;
 use super::scalars::{ByteSize, Duration, REDACTED};
 use super::source::Span;
 use super::tree::{Entry, Node, Origin, Value};
@@ -529,8 +530,8 @@ fn limits(format: &str, text: &str, schema: &Json) -> Result<(), String> {
         }
     }
     match format {
-        format::DURATION => within::<Duration>(text, schema),
-        format::BYTE_SIZE => within::<ByteSize>(text, schema),
+        scalars::DURATION => within::<Duration>(text, schema),
+        scalars::BYTE_SIZE => within::<ByteSize>(text, schema),
         _ => Ok(()),
     }
 }

@@ -1,11 +1,8 @@
 //! The `format`s of strings in our JSON Schemas, each with its parser and a few words for what it takes.
 
-use super::scalars::{ByteSize, Duration, Endpoint};
+use super::scalars::{BYTE_SIZE, ByteSize, DURATION, Duration, ENDPOINT, Endpoint};
 use crate::pipeline::ComponentId;
 
-pub(super) const DURATION: &str = "human-duration";
-pub(super) const BYTE_SIZE: &str = "byte-size";
-pub(super) const ENDPOINT: &str = "host-port";
 pub(super) const URI: &str = "uri";
 pub(super) const ENVIRONMENT: &str = "environment-name";
 pub(super) const COMPONENT: &str = "component-id";

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Map, Value as Json};
 
 use super::check::{Check, choices, is_secret, types};
+use super::scalars;
 use super::{format, schema};
 use crate::pipeline::{Class, Factory};
 
@@ -254,9 +255,9 @@ fn kind(check: &Check<'_>, schema: &Json) -> String {
         return "secret".to_owned();
     }
     let of_format = match schema.get("format").and_then(Json::as_str) {
-        Some(format::DURATION) => "duration",
-        Some(format::BYTE_SIZE) => "size",
-        Some(format::ENDPOINT) => "endpoint",
+        Some(scalars::DURATION) => "duration",
+        Some(scalars::BYTE_SIZE) => "size",
+        Some(scalars::ENDPOINT) => "endpoint",
         Some(format::URI) => "URL",
         Some(format::COMPONENT) => "component id",
         _ => "",

@@ -11,7 +11,10 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::format;
+/// The `format`s of these values in our JSON Schemas; `format` has those of other strings.
+pub(super) const DURATION: &str = "human-duration";
+pub(super) const BYTE_SIZE: &str = "byte-size";
+pub(super) const ENDPOINT: &str = "host-port";
 
 /// What is printed in place of a secret.
 pub(crate) const REDACTED: &str = "[redacted]";
@@ -321,15 +324,9 @@ macro_rules! textual {
 }
 
 // The patterns are for editors; the check of a file uses the parser, which explains itself.
-textual!(Duration, format::DURATION, "A span of time.", r"^\s*(\d+\s*[A-Za-zµ]+\s*)+$", ["500ms", "30s", "1h 30m"]);
-textual!(
-    ByteSize,
-    format::BYTE_SIZE,
-    "An amount of bytes.",
-    r"^\s*\d+(\.\d{1,6})?\s*([KkMmGgTt][Ii]?)?[Bb]\s*$",
-    ["512MB", "64MiB"]
-);
-textual!(Endpoint, format::ENDPOINT, "A host and a port.", r"^(\[[0-9A-Fa-f:.]+\]|[^:/\[\]\s]+):\d{1,5}$", ["0.0.0.0:4317"]);
+textual!(Duration, DURATION, "A span of time.", r"^\s*(\d+\s*[A-Za-zµ]+\s*)+$", ["500ms", "30s", "1h 30m"]);
+textual!(ByteSize, BYTE_SIZE, "An amount of bytes.", r"^\s*\d+(\.\d{1,6})?\s*([KkMmGgTt][Ii]?)?[Bb]\s*$", ["512MB", "64MiB"]);
+textual!(Endpoint, ENDPOINT, "A host and a port.", r"^(\[[0-9A-Fa-f:.]+\]|[^:/\[\]\s]+):\d{1,5}$", ["0.0.0.0:4317"]);
 
 impl JsonSchema for Secret {
     fn inline_schema() -> bool {

@@ -5,7 +5,7 @@ use detection::{Finding, Quantity};
 use super::bucket::{Function, Kind};
 use super::group::{Judged, Key};
 use crate::model::{Anomaly, DetectorRef, Direction, Entity, Environment, Reason, Severity, UnixNanos, Window};
-use crate::text::quantity;
+use crate::text::alike;
 
 /// Version of the mathematics and of what is made of it; part of every anomaly's id.
 pub(super) const VERSION: &str = "1";
@@ -40,7 +40,7 @@ impl Finder<'_> {
         let window = Window { start, end: start.plus(self.bucket) };
         let bounds = [judged.verdict.lower, judged.verdict.upper];
         let known = bounds.iter().all(|b| b.is_some_and(f64::is_finite));
-        let sentences = Sentences { function, unit: &unit, observed, usual: known.then_some((lower, upper)), scale };
+        let sentences = Sentences { function, unit: &unit, observed, expected, usual: known.then_some((lower, upper)), scale };
         Some(Anomaly {
             id: self.id(key, function, Some(window)),
             fingerprint: self.id(key, function, None),
@@ -156,6 +156,7 @@ struct Sentences<'a> {
     function: Function,
     unit: &'a str,
     observed: f64,
+    expected: f64,
     usual: Option<(f64, f64)>,
     scale: f64,
 }
@@ -213,7 +214,8 @@ impl Sentences<'_> {
     }
 
     fn write(&self, value: f64) -> String {
-        quantity(value, self.unit)
+        let (_, upper) = self.usual.unwrap_or_default();
+        alike(self.unit, &[self.observed, self.expected, upper])(value)
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use anstyle::{AnsiColor, Style};
 
 use crate::model::{Anomaly, Direction, Entity, Reason, Severity, SpanKind};
-use crate::text::quantity;
+use crate::text::{alike, quantity};
 
 /// How many reasons are shown; all of them are in the JSON.
 const MOST_REASONS: usize = 3;
@@ -108,9 +108,7 @@ fn measure(entity: &Entity, metric: &str, function: &str) -> String {
 /// What is not normal about it.
 fn finding(anomaly: &Anomaly) -> String {
     // All rates of one line in one unit: `26/min to 84/min` rather than `26/min to 1.4/s`.
-    let rates = anomaly.unit.ends_with("/s") && !anomaly.unit.starts_with("By");
-    let slow = rates && [anomaly.observed, anomaly.expected, anomaly.upper].iter().all(|v| !v.is_finite() || v.abs() < 10.0);
-    let said = |value: f64| if slow { quantity(value * 60.0, "1/min") } else { quantity(value, &anomaly.unit) };
+    let said = alike(&anomaly.unit, &[anomaly.observed, anomaly.expected, anomaly.upper]);
     let measure = measure(&anomaly.entity, &anomaly.metric, &anomaly.function);
     let (observed, expected) = (said(anomaly.observed), said(anomaly.expected));
     let usual = match (anomaly.lower.is_finite(), anomaly.upper.is_finite()) {

@@ -15,6 +15,9 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 use super::build::DecodeError;
 use crate::model::Signal;
 
+/// What a client may use, in the words of `Content-Encoding` and `grpc-accept-encoding`.
+pub(super) const ENCODINGS: &str = "identity, gzip, zstd, deflate";
+
 /// When a client that was refused may try again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -75,7 +78,7 @@ impl Refusal {
     /// A compression that is not known.
     pub(super) fn encoding(name: &str) -> Self {
         let name = super::build::shorten(name);
-        let message = format!("the encoding `{name}` is not known: expected one of {}", super::body::ENCODINGS);
+        let message = format!("the encoding `{name}` is not known: expected one of {ENCODINGS}");
         Self::new(Code::Unimplemented, StatusCode::BAD_REQUEST, message)
     }
 

@@ -11,9 +11,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::answer::Refusal;
 use crate::config::ByteSize;
 
-/// What a client may use, in the words of `Content-Encoding` and `grpc-accept-encoding`.
-pub(super) const ENCODINGS: &str = "identity, gzip, zstd, deflate";
-
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Windows of zstd up to 8 MiB, as RFC 9659 wants it: the memory that one body can ask for.

@@ -19,8 +19,8 @@ use tokio::net::TcpListener;
 use tonic::transport::server::TcpIncoming;
 
 use super::accept::Shared;
-use super::answer::{Accepted, Format, Refusal};
-use super::body::{Compression, ENCODINGS, Raw, check_declared, gather};
+use super::answer::{Accepted, ENCODINGS, Format, Refusal};
+use super::body::{Compression, Raw, check_declared, gather};
 use crate::model::Signal;
 use crate::pipeline::ComponentError;
 

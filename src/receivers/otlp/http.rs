@@ -18,8 +18,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::accept::Shared;
-use super::answer::{Accepted, Format, Refusal};
-use super::body::{Compression, ENCODINGS, Raw, check_declared, discard, gather};
+use super::answer::{Accepted, ENCODINGS, Format, Refusal};
+use super::body::{Compression, Raw, check_declared, discard, gather};
 use crate::model::Signal;
 
 /// How long the head of a request may take, and a connection may be idle.
