@@ -1,24 +1,25 @@
 //! Log records in columns.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{AttributeRange, Attributes, Symbol, Symbols, UnixNanos};
 
-/// The six bands of OpenTelemetry's severity numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// One of the six bands of OpenTelemetry's severity numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SeverityBand {
-    /// 1-4.
+    /// Severity numbers 1 to 4.
     Trace,
-    /// 5-8.
+    /// 5 to 8.
     Debug,
-    /// 9-12, and whatever does not say.
+    /// 9 to 12, and records that do not say.
     Info,
-    /// 13-16.
+    /// 13 to 16.
     Warn,
-    /// 17-20.
+    /// 17 to 20.
     Error,
-    /// 21-24.
+    /// 21 to 24.
     Fatal,
 }
 

@@ -22,3 +22,26 @@ impl Storage for MemoryStorage {
         Ok(())
     }
 }
+
+/// For tests: a store that once refuses to write, when it is told to.
+#[cfg(test)]
+#[derive(Debug, Default)]
+pub(crate) struct FullStorage {
+    /// Whether the next write fails.
+    pub(crate) full: std::sync::atomic::AtomicBool,
+    inner: MemoryStorage,
+}
+
+#[cfg(test)]
+impl Storage for FullStorage {
+    fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StorageError> {
+        self.inner.get(key)
+    }
+
+    fn put(&self, entries: &[(&str, &[u8])]) -> Result<(), StorageError> {
+        if self.full.swap(false, std::sync::atomic::Ordering::SeqCst) {
+            return Err(StorageError("no space left on device".to_owned()));
+        }
+        self.inner.put(entries)
+    }
+}

@@ -6,6 +6,8 @@ mod memory;
 
 pub use embedded::EmbeddedStorage;
 pub use line_file::{LineFile, Rotation};
+#[cfg(test)]
+pub(crate) use memory::FullStorage;
 pub use memory::MemoryStorage;
 
 /// Why a value could not be read or written: what, where, and what to do.

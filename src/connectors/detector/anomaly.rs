@@ -276,6 +276,35 @@ mod tests {
     }
 
     #[test]
+    fn what_components_of_one_kind_say_is_said_once_with_their_shares_together() {
+        let part = |component, surprise, share| detection::Reason { component, surprise, share, expected: 2.0 };
+        let finding = Finding {
+            score: 80.0,
+            probability: 1e-7,
+            direction: detection::Direction::Spike,
+            reasons: vec![
+                part("time_of_day", 6.0, 0.30),
+                part("shape12", 5.6, 0.28),
+                part("shape24", 4.0, 0.20),
+                part("ar4", 3.0, 0.15),
+                part("nov3x2", 0.8, 0.04),
+                part("time_of_week", 0.6, 0.03),
+            ],
+        };
+        let sentences =
+            Sentences { function: Function::Rate, unit: "1/s", observed: 20.0, expected: 2.0, usual: None, scale: 1.0 };
+        let said: Vec<String> = sentences
+            .reasons(&finding)
+            .iter()
+            .map(|r| format!("{:.0} % {} {:.1}", r.share * 100.0, r.component, r.surprise))
+            .collect();
+        assert_eq!(
+            said,
+            ["48 % shape 5.6", "30 % time_of_day 6.0", "15 % forecast 3.0", "4 % novelty 0.8", "3 % time_of_week 0.6"]
+        );
+    }
+
+    #[test]
     fn ids_tell_buckets_apart_and_fingerprints_do_not() {
         let calls = key(Kind::Calls, "span", "s");
         let one = found(&calls, Function::P99, 1.0, (0.0, 0.5, 0.8), detection::Direction::Spike);

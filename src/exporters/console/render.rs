@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use anstyle::{AnsiColor, Style};
 
-use crate::model::{Anomaly, Direction, Entity, Reason, Severity, SpanKind};
+use crate::model::{Anomaly, Direction, Entity, Severity, SpanKind};
 use crate::text::{alike, quantity};
 
 /// How many reasons are shown; all of them are in the JSON.
@@ -35,28 +35,11 @@ pub fn render(anomaly: &Anomaly) -> String {
         headline(anomaly),
     );
     let dim = Style::new().dimmed();
-    for (share, text) in main_reasons(&anomaly.reasons) {
-        let _ = writeln!(out, "  {dim}{:>6.0} %  {text}{dim:#}", share * 100.0);
+    // The detector says what components of one kind agree on once, the strongest first.
+    for reason in anomaly.reasons.iter().filter(|reason| reason.share >= LEAST_SHARE).take(MOST_REASONS) {
+        let _ = writeln!(out, "  {dim}{:>6.0} %  {}{dim:#}", reason.share * 100.0, reason.text);
     }
     out
-}
-
-/// The reasons worth reading: one for each kind of component (`shape12` and `shape24` are of one kind) with what all of
-/// that kind have said, the strongest first, without those that hardly count.
-fn main_reasons(reasons: &[Reason]) -> Vec<(f64, &str)> {
-    let mut kinds: Vec<(&str, f64, &str)> = Vec::new();
-    for reason in reasons {
-        let scale = reason.component.find(|c: char| c.is_ascii_digit()).unwrap_or(reason.component.len());
-        let kind = reason.component.split_at(scale).0;
-        match kinds.iter_mut().find(|(known, ..)| *known == kind) {
-            Some((_, share, _)) => *share += reason.share,
-            None => kinds.push((kind, reason.share, &reason.text)),
-        }
-    }
-    kinds.sort_by(|a, b| b.1.total_cmp(&a.1));
-    kinds.retain(|(_, share, _)| *share >= LEAST_SHARE);
-    kinds.truncate(MOST_REASONS);
-    kinds.into_iter().map(|(_, share, text)| (share, text)).collect()
 }
 
 /// Who does what: `checkout POST /pay: latency p99 412 ms, 4.3x the expected 95 ms (usual: 60 ms to 130 ms; 42 calls)`.
@@ -152,6 +135,7 @@ fn compared(observed: f64, expected: f64) -> String {
 mod tests {
     use super::*;
     use crate::exporters::console::tests::{anomaly, log_burst};
+    use crate::model::Reason;
 
     fn plain(anomaly: &Anomaly) -> String {
         anstream::adapter::strip_str(&render(anomaly)).to_string()
@@ -168,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn what_components_of_one_kind_say_is_said_once_and_what_hardly_counts_is_not() {
+    fn the_main_reasons_are_shown_and_what_hardly_counts_is_not() {
         let reason = |component: &str, share: f64| Reason {
             component: component.into(),
             surprise: share * 10.0,
@@ -176,9 +160,8 @@ mod tests {
             text: format!("as {component} has it"),
         };
         let reasons = vec![
+            reason("shape12", 0.48),
             reason("time_of_day", 0.30),
-            reason("shape12", 0.28),
-            reason("shape24", 0.20),
             reason("ar4", 0.15),
             reason("nov3x2", 0.04),
             reason("time_of_week", 0.03),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde::Deserialize as _;
 
-pub use self::config::{Config, Severity};
+pub use self::config::Config;
 use crate::model::{
     AttributeRange, Batch, Entity, LogRecords, Measure, Observation, Observations, Payload, PayloadKind, SeverityBand, Signal,
     Symbol, Telemetry, UnixNanos, Value,
@@ -62,20 +62,7 @@ struct LogPatterns {
 
 impl LogPatterns {
     fn new(config: &Config) -> Self {
-        let band = |severity: &Severity| match severity {
-            Severity::Trace => SeverityBand::Trace,
-            Severity::Debug => SeverityBand::Debug,
-            Severity::Info => SeverityBand::Info,
-            Severity::Warn => SeverityBand::Warn,
-            Severity::Error => SeverityBand::Error,
-            Severity::Fatal => SeverityBand::Fatal,
-        };
-        Self {
-            ignore: config.ignore.iter().map(band).collect(),
-            entities: HashMap::new(),
-            metric: Arc::from(METRIC.0),
-            unit: Arc::from(METRIC.1),
-        }
+        Self { ignore: config.ignore.clone(), entities: HashMap::new(), metric: Arc::from(METRIC.0), unit: Arc::from(METRIC.1) }
     }
 
     fn entity(&mut self, service: &str, band: SeverityBand) -> Arc<Entity> {

@@ -54,7 +54,7 @@ fn records_are_counted_per_service_severity_and_step() {
 
 #[test]
 fn ignored_severities_and_records_without_time_are_dropped_with_their_reason() {
-    let mut processor = LogPatterns::new(&Config { ignore: vec![Severity::Debug, Severity::Trace] });
+    let mut processor = LogPatterns::new(&Config { ignore: vec![SeverityBand::Debug, SeverityBand::Trace] });
     let processed = processor.process(batch(&[("a", 5, 300), ("a", 1, 100), ("a", 9, 0), ("a", 9, 200)]));
     assert_eq!(processed.dropped, [("severity_ignored", 2), ("no_time", 1)]);
     let (rows, newest) = table(processed);

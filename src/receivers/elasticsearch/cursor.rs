@@ -263,7 +263,7 @@ fn check(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::MemoryStorage;
+    use crate::storage::{FullStorage, MemoryStorage};
     use proptest::prelude::*;
 
     const KEY: &str = "cursor/test/elasticsearch";
@@ -351,19 +351,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_could_not_be_stored_is_stored_by_the_next_commit() {
-        struct Full(MemoryStorage, std::sync::atomic::AtomicBool);
-        impl Storage for Full {
-            fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StorageError> {
-                self.0.get(key)
-            }
-            fn put(&self, entries: &[(&str, &[u8])]) -> Result<(), StorageError> {
-                if self.1.swap(false, std::sync::atomic::Ordering::SeqCst) {
-                    return Err(StorageError("no space left on device".to_owned()));
-                }
-                self.0.put(entries)
-            }
-        }
-        let storage = Arc::new(Full(MemoryStorage::default(), true.into()));
+        let storage = Arc::new(FullStorage::default());
+        storage.full.store(true, std::sync::atomic::Ordering::SeqCst);
         let (mut cursor, _) =
             Cursor::load(Arc::clone(&storage) as Arc<dyn Storage>, KEY.to_owned(), UnixNanos::from_secs(1000)).unwrap();
         cursor.insert(UnixNanos::from_secs(1500), 1);

@@ -16,7 +16,7 @@ use super::time::{format, parse};
 use super::window::{Outcome, PollError, Poller, Settings};
 use crate::model::{Batch, Environment, Payload, PayloadKind, Signal, UnixNanos};
 use crate::pipeline::{ComponentId, Context, Counters, Health, Input, ManualClock, Output, Outputs, Registry, Services};
-use crate::storage::{MemoryStorage, Storage, StorageError};
+use crate::storage::{FullStorage, Storage};
 
 const SECOND: u64 = UnixNanos::SECOND;
 const START: UnixNanos = UnixNanos::from_secs(1_700_000_000);
@@ -165,27 +165,10 @@ impl Search for Model {
     }
 }
 
-/// A store that is full when it is told to be.
-#[derive(Default)]
-struct Store(MemoryStorage, std::sync::atomic::AtomicBool);
-
-impl Storage for Store {
-    fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StorageError> {
-        self.0.get(key)
-    }
-
-    fn put(&self, entries: &[(&str, &[u8])]) -> Result<(), StorageError> {
-        if self.1.swap(false, std::sync::atomic::Ordering::SeqCst) {
-            return Err(StorageError("no space left on device".to_owned()));
-        }
-        self.0.put(entries)
-    }
-}
-
 /// The receiver's inside, its store, and what came out of it.
 struct Bench {
     model: Model,
-    store: Arc<Store>,
+    store: Arc<FullStorage>,
     settings: Settings,
     counters: Arc<Counters>,
     poller: Poller<Model>,
@@ -199,14 +182,19 @@ impl Bench {
     fn new(page_size: usize, max_documents: u64) -> Self {
         let model = Model::default();
         model.0.lock().unwrap().now = START.plus(DELAY);
-        let store = Arc::new(Store::default());
+        let store = Arc::new(FullStorage::default());
         let settings = Settings { delay: DELAY, overlap: OVERLAP, page_size, max_documents, max_remembered: usize::MAX };
         let counters = Arc::default();
         let (poller, spans, logs) = Self::poller(&model, &store, settings, &counters);
         Self { model, store, settings, counters, poller, spans, logs, out: BTreeMap::new() }
     }
 
-    fn poller(model: &Model, store: &Arc<Store>, settings: Settings, counters: &Arc<Counters>) -> (Poller<Model>, Input, Input) {
+    fn poller(
+        model: &Model,
+        store: &Arc<FullStorage>,
+        settings: Settings,
+        counters: &Arc<Counters>,
+    ) -> (Poller<Model>, Input, Input) {
         let shutdown = CancellationToken::new();
         model.0.lock().unwrap().shutdown = shutdown.clone();
         let context = Context {
@@ -346,17 +334,17 @@ proptest! {
                             bench.restart();
                         }
                     }
-                    Event::StoreFull => bench.store.1.store(true, std::sync::atomic::Ordering::SeqCst),
+                    Event::StoreFull => bench.store.full.store(true, std::sync::atomic::Ordering::SeqCst),
                     Event::Restart => {
                         // A daemon that ends while its store is full cannot know what it handed over.
-                        bench.store.1.store(false, std::sync::atomic::Ordering::SeqCst);
+                        bench.store.full.store(false, std::sync::atomic::Ordering::SeqCst);
                         bench.world(|w| w.faults.clear());
                         let _ = bench.poll().await;
                         bench.restart();
                     }
                 }
             }
-            bench.store.1.store(false, std::sync::atomic::Ordering::SeqCst);
+            bench.store.full.store(false, std::sync::atomic::Ordering::SeqCst);
             bench.settle().await;
             bench.check();
         });
