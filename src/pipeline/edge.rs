@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::{Counters, Flight};
-use crate::model::{Batch, Payload, PayloadKind, Signal, Telemetry};
+use crate::model::{Payload, PayloadKind, Signal};
 
 /// A payload in a queue, and its account.
 #[derive(Debug)]
@@ -136,16 +136,6 @@ impl Outputs {
             Signal::Metrics => &self.metrics,
             Signal::Logs => &self.logs,
         }
-    }
-
-    /// The output that `telemetry` goes to.
-    #[must_use]
-    pub const fn for_telemetry(&self, telemetry: &Telemetry) -> &Output {
-        self.of(match &telemetry.batch {
-            Batch::Traces(_) => Signal::Traces,
-            Batch::Metrics(_) => Signal::Metrics,
-            Batch::Logs(_) => Signal::Logs,
-        })
     }
 }
 
