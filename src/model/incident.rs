@@ -38,7 +38,7 @@ pub struct IncidentRef {
 }
 
 /// The finding that an incident is about: what stands closest to its cause.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Lead {
     /// Id of the anomaly.
     pub anomaly: String,

@@ -40,6 +40,7 @@ impl Counts {
 struct Inner {
     kinds: Vec<(PayloadKind, Counts)>,
     events: BTreeMap<&'static str, u64>,
+    levels: BTreeMap<&'static str, f64>,
 }
 
 /// The counters of one component. One short lock per batch, so a snapshot always balances.
@@ -90,6 +91,17 @@ impl Counters {
     /// Counts something else worth counting: `late_observations`, `retries`, `requests_refused`...
     pub fn event(&self, name: &'static str, times: u64) {
         *self.lock().events.entry(name).or_default() += times;
+    }
+
+    /// Shows something that goes up and down: `alert_threshold`, `incidents_open`...
+    pub fn level(&self, name: &'static str, value: f64) {
+        self.lock().levels.insert(name, value);
+    }
+
+    /// What goes up and down, as of now.
+    #[must_use]
+    pub fn levels(&self) -> BTreeMap<&'static str, f64> {
+        self.lock().levels.clone()
     }
 
     /// The counts as of now, per payload kind.

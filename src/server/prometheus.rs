@@ -21,14 +21,15 @@ impl Collector for Components {
         for family in families(&self.0) {
             let kind = match family.kind {
                 MetricType::Counter => Type::Counter,
-                MetricType::Gauge => Type::Gauge,
+                MetricType::Gauge | MetricType::Level => Type::Gauge,
             };
             let mut metric = encoder.encode_descriptor(family.name, family.help, None, kind)?;
             for sample in &family.samples {
                 let one = metric.encode_family(&sample.labels)?;
                 match family.kind {
-                    MetricType::Counter => ConstCounter::new(sample.value).encode(one)?,
-                    MetricType::Gauge => ConstGauge::new(sample.value).encode(one)?,
+                    MetricType::Counter => ConstCounter::new(sample.value as u64).encode(one)?,
+                    MetricType::Gauge => ConstGauge::new(sample.value as u64).encode(one)?,
+                    MetricType::Level => ConstGauge::new(sample.value).encode(one)?,
                 }
             }
         }

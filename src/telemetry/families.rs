@@ -7,8 +7,10 @@ use crate::pipeline::{ComponentInfo, Registry};
 pub enum MetricType {
     /// Only grows.
     Counter,
-    /// Goes up and down.
+    /// Goes up and down in whole numbers.
     Gauge,
+    /// Goes up and down.
+    Level,
 }
 
 /// One metric with all its labelled values.
@@ -29,8 +31,8 @@ pub struct Family {
 pub struct Sample {
     /// Label names and values.
     pub labels: Vec<(&'static str, String)>,
-    /// The value.
-    pub value: u64,
+    /// The value; a whole number but for levels.
+    pub value: f64,
 }
 
 /// All metrics as of now.
@@ -45,6 +47,8 @@ pub fn families(registry: &Registry) -> Vec<Family> {
     let mut dropped = counter("anomalyd_component_dropped", "records that a component gave up, by reason");
     let mut in_flight = gauge("anomalyd_component_in_flight", "records taken in and neither handed on nor given up yet");
     let mut events = counter("anomalyd_component_events", "other things that a component counts");
+    let mut levels =
+        Family { kind: MetricType::Level, ..gauge("anomalyd_component_level", "what a component shows that goes up and down") };
     let mut status = gauge("anomalyd_component_status", "1 for the state that a component is in");
     for component in registry.all() {
         for (kind, counts) in component.counters.snapshot() {
@@ -54,30 +58,35 @@ pub fn families(registry: &Registry) -> Vec<Family> {
                 labels.extend(more);
                 labels
             };
-            received.samples.push(Sample { labels: labels(None), value: counts.received });
-            sent.samples.push(Sample { labels: labels(None), value: counts.sent });
-            refused.samples.push(Sample { labels: labels(None), value: counts.refused });
-            in_flight.samples.push(Sample { labels: labels(None), value: counts.in_flight });
+            received.samples.push(Sample { labels: labels(None), value: counts.received as f64 });
+            sent.samples.push(Sample { labels: labels(None), value: counts.sent as f64 });
+            refused.samples.push(Sample { labels: labels(None), value: counts.refused as f64 });
+            in_flight.samples.push(Sample { labels: labels(None), value: counts.in_flight as f64 });
             for (reason, value) in &counts.dropped {
-                dropped.samples.push(Sample { labels: labels(Some(("reason", (*reason).to_owned()))), value: *value });
+                dropped.samples.push(Sample { labels: labels(Some(("reason", (*reason).to_owned()))), value: *value as f64 });
             }
         }
         for (event, value) in component.counters.events() {
             let mut labels = base_labels(&component);
             labels.push(("event", event.to_owned()));
-            events.samples.push(Sample { labels, value });
+            events.samples.push(Sample { labels, value: value as f64 });
+        }
+        for (level, value) in component.counters.levels() {
+            let mut labels = base_labels(&component);
+            labels.push(("level", level.to_owned()));
+            levels.samples.push(Sample { labels, value });
         }
         let mut labels = base_labels(&component);
         labels.push(("status", component.health.get().name().to_owned()));
-        status.samples.push(Sample { labels, value: 1 });
+        status.samples.push(Sample { labels, value: 1.0 });
     }
-    let mut all = vec![received, sent, refused, dropped, in_flight, events, status];
+    let mut all = vec![received, sent, refused, dropped, in_flight, events, levels, status];
     all.extend(resident_memory().map(|bytes| Family {
-        samples: vec![Sample { labels: Vec::new(), value: bytes }],
+        samples: vec![Sample { labels: Vec::new(), value: bytes as f64 }],
         ..gauge("process_resident_memory_bytes", "memory of the process that is in use, bytes")
     }));
     all.push(Family {
-        samples: vec![Sample { labels: vec![("version", env!("CARGO_PKG_VERSION").to_owned())], value: 1 }],
+        samples: vec![Sample { labels: vec![("version", env!("CARGO_PKG_VERSION").to_owned())], value: 1.0 }],
         ..gauge("anomalyd_build_info", "1, labelled with the version")
     });
     all

@@ -77,10 +77,12 @@ fn register(provider: &SdkMeterProvider, registry: &Registry) {
         match family.kind {
             MetricType::Counter => {
                 let instrument = meter.u64_observable_counter(name).with_description(family.help);
-                instrument.with_callback(move |to| values().for_each(|(value, labels)| to.observe(value, &labels))).build();
+                instrument
+                    .with_callback(move |to| values().for_each(|(value, labels)| to.observe(value as u64, &labels)))
+                    .build();
             }
-            MetricType::Gauge => {
-                let instrument = meter.u64_observable_gauge(name).with_description(family.help);
+            MetricType::Gauge | MetricType::Level => {
+                let instrument = meter.f64_observable_gauge(name).with_description(family.help);
                 instrument.with_callback(move |to| values().for_each(|(value, labels)| to.observe(value, &labels))).build();
             }
         }

@@ -4,6 +4,7 @@ use detection::{Finding, Quantity};
 
 use super::bucket::{Function, Kind};
 use super::group::{Judged, Key};
+use super::merge::Unusual;
 use crate::model::{Anomaly, DetectorRef, Direction, Entity, Environment, Reason, Severity, UnixNanos, Window};
 use crate::text::alike;
 
@@ -64,6 +65,12 @@ impl Finder<'_> {
             reasons: sentences.reasons(finding),
             incident: None,
         })
+    }
+
+    /// That the value is out of its bounds.
+    pub(super) fn unusual(&self, key: &Key, judged: &Judged) -> Unusual {
+        let start = UnixNanos(judged.bucket.saturating_mul(self.bucket));
+        Unusual { start, fingerprint: self.id(key, judged.taken.function, None) }
     }
 
     /// Base32 of a hash of everything that tells this series, and this bucket of it, from all others.

@@ -4,6 +4,8 @@ use detection::Parameters;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::budget::{self, AlertsConfig};
+use super::incidents::IncidentsConfig;
 use crate::config::Duration;
 use crate::pipeline::Problem;
 
@@ -45,7 +47,7 @@ pub struct Config {
     #[schemars(range(min = 10, max = 100_000))]
     pub warmup: u32,
     /// How unusual a value must be to be an anomaly, as -log10 of the probability under the series' own past:
-    /// 1 more means ten times rarer. 0.5 to 20.
+    /// 1 more means ten times rarer. 0.5 to 20. Give either this or `alerts`.
     #[serde(default = "threshold")]
     #[schemars(range(min = 0.5, max = 20.0))]
     pub threshold: f64,
@@ -57,6 +59,14 @@ pub struct Config {
     #[serde(default = "min_error_share_deviation")]
     #[schemars(range(min = 0.0, max = 1.0))]
     pub min_error_share_deviation: f64,
+    /// How many alerts you want, in place of `threshold`: `{ at_most: 5, per: week }`. The threshold is then derived from
+    /// the incidents that this environment would have had so far, once a day of event time; until enough is known
+    /// (`per`, but at least a day and at most a week) the default threshold holds.
+    #[serde(default)]
+    pub alerts: Option<AlertsConfig>,
+    /// How anomalies that belong together become one incident, which is what people are alerted on.
+    #[serde(default)]
+    pub incidents: IncidentsConfig,
 }
 
 impl Default for Config {
@@ -73,6 +83,8 @@ impl Default for Config {
             threshold: threshold(),
             min_deviation: min_deviation(),
             min_error_share_deviation: min_error_share_deviation(),
+            alerts: None,
+            incidents: IncidentsConfig::default(),
         }
     }
 }
@@ -117,7 +129,8 @@ impl Config {
     /// What the mathematics is asked with.
     pub(super) fn parameters(&self) -> Parameters {
         Parameters {
-            page_threshold: self.threshold,
+            // What may come to be within the budget is let through; the rest is decided behind the shards.
+            page_threshold: self.alerts.map_or(self.threshold, |_| budget::floor(self.threshold)),
             min_relative_deviation: self.min_deviation,
             min_ratio_deviation: self.min_error_share_deviation,
             warmup: self.warmup,
@@ -129,10 +142,12 @@ impl Config {
 /// What the schema cannot say.
 pub(super) fn check(config: &serde_json::Value) -> Vec<Problem> {
     // What the schema forbids is reported from there.
+    let given = |key: &str| config.get(key).is_some_and(|value| !value.is_null());
+    let both = given("threshold") && given("alerts");
     let Ok(config) = Config::read(config) else { return Vec::new() };
     let mut problems = Vec::new();
     let mut problem = |key: &str, message: String, hint: Option<String>| {
-        problems.push(Problem { path: vec![key.to_owned()], message, hint, fatal: true });
+        problems.push(Problem { path: key.split('.').map(str::to_owned).collect(), message, hint, fatal: true });
     };
     let range = |value: f64, low: f64, high: f64| {
         (!(low..=high).contains(&value)).then(|| format!("{value} is out of range: expected {low} to {high}"))
@@ -169,6 +184,21 @@ pub(super) fn check(config: &serde_json::Value) -> Vec<Problem> {
     }
     if let Some(message) = range(config.threshold, 0.5, 20.0) {
         problem("threshold", message, Some("a higher threshold gives fewer anomalies".to_owned()));
+    }
+    if both {
+        problem(
+            "alerts",
+            "a budget for alerts and a `threshold` are both given: expected one of them".to_owned(),
+            Some("leave `threshold` out: it is derived from the budget".to_owned()),
+        );
+    }
+    if let Some(alerts) = config.alerts
+        && !(1..=1000).contains(&alerts.at_most)
+    {
+        problem("alerts.at_most", format!("{} is out of range: expected 1 to 1000", alerts.at_most), None);
+    }
+    if let Some(message) = config.incidents.problem(config.bucket) {
+        problem("incidents.window", message, None);
     }
     if let Some(message) = range(config.min_deviation, 0.0, 100.0) {
         problem("min_deviation", message, None);

@@ -11,8 +11,9 @@ use super::anomaly::{self, Finder};
 use super::bucket::{Bucket, Kind};
 use super::config::Config;
 use super::group::{Closing, Group, Judged, Key, Refusal};
+use super::merge::Found;
 use super::watermark::{Sources, Timing};
-use crate::model::{Anomaly, Entity, Environment, Measure, Signal, SourceId, UnixNanos};
+use crate::model::{Call, Entity, Environment, Measure, Signal, SourceId, UnixNanos};
 
 /// What does not change while a detector runs.
 #[derive(Clone, Debug)]
@@ -75,13 +76,15 @@ pub(super) struct Feed {
     /// The buckets that had data, ascending.
     pub(super) buckets: Arc<[u64]>,
     pub(super) items: Vec<Item>,
+    /// Which services were seen calling which; one shard passes it on.
+    pub(super) calls: Vec<Call>,
 }
 
 /// What became of a feed or a tick.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
-    /// In the order of their windows and series.
-    pub(super) anomalies: Vec<Anomaly>,
+    /// What is told on.
+    pub(super) found: Found,
     /// Records that were not taken in, by reason.
     pub(super) dropped: BTreeMap<&'static str, u64>,
     /// Buckets with data that were closed.
@@ -135,6 +138,7 @@ impl Core {
     /// Takes in what a source sent, then closes what that completes.
     pub(super) fn observe(&mut self, feed: Feed) -> Outcome {
         let mut outcome = Outcome::default();
+        outcome.found.calls = feed.calls;
         let timing = self.settings.timing;
         let place = self.sources.place(&feed.source, feed.signal, self.now);
         let source = u32::try_from(place).unwrap_or(u32::MAX);
@@ -196,6 +200,8 @@ impl Core {
     fn sweep(&mut self, outcome: &mut Outcome) {
         let settings = Arc::clone(&self.settings);
         let horizons = self.sources.horizons(&settings.timing);
+        let until = horizons.iter().flatten().min();
+        outcome.found.until = until.map(|bucket| UnixNanos(bucket.saturating_mul(settings.timing.bucket)));
         if horizons == self.swept {
             return;
         }
@@ -213,7 +219,14 @@ impl Core {
         self.groups.retain(|key, group| {
             let Some(horizon) = self.sources.horizon(group.sources(), &settings.timing) else { return true };
             outcome.closed += group.close(key, horizon, &closing, &mut judged);
-            outcome.anomalies.extend(judged.drain(..).filter_map(|j| finder.anomaly(key, &j)));
+            for judged in judged.drain(..) {
+                let found = &mut outcome.found;
+                if let Some(anomaly) = finder.anomaly(key, &judged) {
+                    found.anomalies.push(anomaly);
+                } else {
+                    found.unusual.push(finder.unusual(key, &judged));
+                }
+            }
             let alive = group.last_data().saturating_add(keep) >= horizon;
             if !alive {
                 forgotten += key.kind.functions().len();
@@ -222,7 +235,6 @@ impl Core {
         });
         self.series = self.series.saturating_sub(forgotten);
         outcome.forgotten += forgotten as u64;
-        anomaly::sort(&mut outcome.anomalies);
         self.swept = horizons;
     }
 

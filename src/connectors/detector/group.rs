@@ -65,7 +65,7 @@ pub(super) struct Closing<'a> {
     pub(super) min_samples: f64,
 }
 
-/// A value that was judged.
+/// A value that was judged and is a finding, or at least out of its bounds.
 pub(super) struct Judged {
     pub(super) bucket: u64,
     pub(super) taken: Taken,
@@ -176,8 +176,13 @@ impl Group {
         let series = slot.get_or_insert_with(|| Box::new(Series::new(key.kind.quantity(taken.function, &key.unit), seconds)));
         let time = UnixNanos(at.saturating_mul(closing.timing.bucket)).secs_f64();
         let verdict = series.observe(time, taken.value, taken.samples, closing.parameters);
-        if verdict.finding.is_some() {
+        if verdict.finding.is_some() || out_of_bounds(&verdict, taken.value) {
             judged.push(Judged { bucket: at, taken, verdict });
         }
     }
+}
+
+/// Whether an incident of the series would not be over.
+fn out_of_bounds(verdict: &Verdict, value: f64) -> bool {
+    verdict.lower.is_some_and(|lower| value < lower) || verdict.upper.is_some_and(|upper| value > upper)
 }

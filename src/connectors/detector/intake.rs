@@ -41,8 +41,11 @@ impl Intake {
         let records = payload.len() as u64;
         match payload {
             Payload::Observations(o) if o.environment == self.environment => {
-                let Observations { source, signal, items, newest, .. } = Arc::unwrap_or_clone(o);
+                let Observations { source, signal, items, newest, calls, .. } = Arc::unwrap_or_clone(o);
                 self.feed(&source, signal, newest, items.into_iter().map(item), now, &mut divided);
+                if let Some(first) = divided.feeds.first_mut() {
+                    first.calls = calls;
+                }
             }
             Payload::Telemetry(t) if t.environment == self.environment => {
                 let Telemetry { source, batch: Batch::Metrics(points), .. } = &*t else {
@@ -108,7 +111,14 @@ impl Intake {
         // Every shard is told how far event time has come, also those that get no items.
         divided.feeds = shards
             .into_iter()
-            .map(|items| Feed { source: SourceId::clone(source), signal, newest, buckets: Arc::clone(&buckets), items })
+            .map(|items| Feed {
+                source: SourceId::clone(source),
+                signal,
+                newest,
+                buckets: Arc::clone(&buckets),
+                items,
+                calls: Vec::new(),
+            })
             .collect();
     }
 }

@@ -2,10 +2,13 @@
 
 mod anomaly;
 mod bucket;
+mod budget;
 mod config;
 mod core;
 mod group;
+mod incidents;
 mod intake;
+mod merge;
 mod points;
 mod reading;
 mod shard;
@@ -21,12 +24,16 @@ use async_trait::async_trait;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
+pub use self::budget::{AlertsConfig, Per};
 pub use self::config::Config;
 use self::core::{Core, Settings};
+pub use self::incidents::IncidentsConfig;
+use self::incidents::{Incidents, Told};
 use self::intake::Intake;
-use self::shard::{Command, Report, Shared};
+use self::merge::Merge;
+use self::shard::{Command, Report, Shared, What};
 use self::state::{Header, Place, Save};
-use crate::model::{Payload, PayloadKind, Signal, UnixNanos};
+use crate::model::{IncidentEvent, Payload, PayloadKind, Signal, UnixNanos};
 use crate::pipeline::{BuildError, ComponentError, Connector, Context, Delivery, Factory, Input, Instance, Make, Output};
 
 /// The connector's type.
@@ -70,7 +77,7 @@ impl Connector for Detector {
         let settings =
             Arc::new(Settings::new(&self.context.environment, &self.context.id.to_string(), &self.config, self.shards));
         let bucket = settings.timing.bucket;
-        let (cores, header) = self.load(settings).await?;
+        let (cores, incidents, header) = self.load(settings).await?;
         let (reports, heard) = mpsc::channel(4 * self.shards);
         let shared = Shared { counters: Arc::clone(&self.context.counters), reports, warned: Arc::new(Once::new()) };
         let mut shards = Vec::with_capacity(cores.len());
@@ -81,32 +88,41 @@ impl Connector for Detector {
         // The reports end when the last shard does.
         drop(shared);
         let save = Save::new(Place::new(&self.context), bucket, header.as_ref());
-        let (fed, told) = tokio::join!(self.feed(input, shards, bucket), self.tell(heard, &output, save));
+        let (fed, told) = tokio::join!(self.feed(input, shards, bucket), self.tell(heard, &output, incidents, save));
         fed.and(told)
     }
 }
 
 impl Detector {
-    /// The shards with what they learnt before the last stop.
-    async fn load(&self, settings: Arc<Settings>) -> Result<(Vec<Core>, Option<Header>), ComponentError> {
+    /// The shards with what they learnt before the last stop, and the incidents that were not over then.
+    async fn load(&self, settings: Arc<Settings>) -> Result<(Vec<Core>, Incidents, Option<Header>), ComponentError> {
         let all: Vec<Arc<Settings>> = (0..self.shards).map(|_| Arc::clone(&settings)).collect();
         let (storage, place) = (Arc::clone(&self.context.services.storage), Place::new(&self.context));
         let now = self.context.services.clock.now();
         let counters = Arc::clone(&self.context.counters);
         let (environment, component) = (self.context.environment.clone(), self.context.id.to_string());
+        let mut incidents = Incidents::new(&environment, &self.config);
         let loading = move || match state::load(&*storage, &place, &all, now) {
             Ok((mut cores, header)) => {
-                if header.is_some() {
+                if let Some(header) = &header {
+                    let restored = match state::load_incidents(&*storage, &place, header) {
+                        Ok(Some(bytes)) => incidents.restore(&bytes).map_err(|e| e.to_string()),
+                        Ok(None) => Ok(()),
+                        Err(error) => Err(error.to_string()),
+                    };
+                    if let Err(reason) = restored {
+                        tracing::warn!(%environment, component, reason, "open incidents cannot be read; they begin anew");
+                    }
                     cores.iter_mut().for_each(|core| core.resume(now));
                     let series: usize = cores.iter().map(Core::series).sum();
                     counters.event("series_restored", series as u64);
                     tracing::info!(%environment, component, series, "goes on with what was learnt before");
                 }
-                (cores, header)
+                (cores, incidents, header)
             }
             Err(reason) => {
                 tracing::warn!(%environment, component, %reason, "what was learnt before cannot be used; learning starts anew");
-                (all.iter().map(|s| Core::new(Arc::clone(s), now)).collect(), None)
+                (all.iter().map(|s| Core::new(Arc::clone(s), now)).collect(), incidents, None)
             }
         };
         tokio::task::spawn_blocking(loading)
@@ -120,21 +136,30 @@ impl Detector {
         let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + TICK, TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // Nothing is taken in before the time is known.
-        let mut now = self.tick(&shards).await?;
+        let mut number = 0;
+        let mut now = self.tick(number, &shards).await?;
         loop {
             tokio::select! {
                 // A tick is never kept waiting by a full input.
                 biased;
-                _ = ticks.tick() => now = self.tick(&shards).await?,
+                _ = ticks.tick() => {
+                    number += 1;
+                    now = self.tick(number, &shards).await?;
+                }
                 delivery = input.recv() => {
                     let Some(Delivery { payload, mut flight }) = delivery else { return Ok(()) };
                     let divided = intake.divide(payload, now);
                     for (reason, records) in divided.dropped {
                         flight.dropped(records, reason);
                     }
+                    // What says nothing is no command.
+                    if divided.feeds.is_empty() {
+                        continue;
+                    }
+                    number += 1;
                     for (shard, feed) in shards.iter().zip(divided.feeds) {
                         let part = flight.split(feed.records());
-                        shard.send(Command::Feed(feed, part)).await.map_err(|_| shard_ended())?;
+                        shard.send(Command { number, what: What::Feed(feed, part) }).await.map_err(|_| shard_ended())?;
                     }
                 }
             }
@@ -142,25 +167,35 @@ impl Detector {
     }
 
     /// Tells the shards the time.
-    async fn tick(&self, shards: &[mpsc::Sender<Command>]) -> Result<UnixNanos, ComponentError> {
+    async fn tick(&self, number: u64, shards: &[mpsc::Sender<Command>]) -> Result<UnixNanos, ComponentError> {
         let now = self.context.services.clock.now();
         for shard in shards {
-            shard.send(Command::Tick(now)).await.map_err(|_| shard_ended())?;
+            shard.send(Command { number, what: What::Tick(now) }).await.map_err(|_| shard_ended())?;
         }
         Ok(now)
     }
 
     /// Hands on what the shards find; at their end keeps what they have learnt.
-    async fn tell(&self, mut reports: mpsc::Receiver<Report>, output: &Output, mut save: Save) -> Result<(), ComponentError> {
+    async fn tell(
+        &self,
+        mut reports: mpsc::Receiver<Report>,
+        output: &Output,
+        mut incidents: Incidents,
+        mut save: Save,
+    ) -> Result<(), ComponentError> {
         let storage = &self.context.services.storage;
         let (mut ended, mut shared) = (0, None);
+        let mut merge = Merge::new(self.shards);
+        self.show(&incidents);
         while let Some(report) = reports.recv().await {
             match report {
-                Report::Anomalies(anomalies) => {
-                    let found = anomalies.len() as u64;
-                    if output.send(Payload::Anomalies(Arc::new(anomalies.into()))).await.is_err() {
-                        self.context.counters.event("anomalies_undelivered", found);
+                Report::Found { shard, command, found } => {
+                    let Some(found) = merge.take(shard, command, found) else { continue };
+                    if found.is_empty() && found.until.is_none() {
+                        continue;
                     }
+                    let told = incidents.take(found);
+                    self.hand_on(told, &incidents, output).await;
                 }
                 Report::Chunk(bytes) => {
                     let storage = Arc::clone(storage);
@@ -180,7 +215,55 @@ impl Detector {
         }
         let (Some(sources), true) = (shared, ended == self.shards) else { return Err(shard_ended()) };
         let storage = Arc::clone(storage);
-        tokio::task::spawn_blocking(move || save.finish(&*storage, sources)).await.map_err(not_saved)?.map_err(not_saved)
+        let bytes = incidents.save().map_err(not_saved)?;
+        let saving = move || {
+            save.incidents(&*storage, &bytes)?;
+            save.finish(&*storage, sources)
+        };
+        tokio::task::spawn_blocking(saving).await.map_err(not_saved)?.map_err(not_saved)
+    }
+}
+
+impl Detector {
+    /// Hands on what one command has come to, and counts it.
+    async fn hand_on(&self, told: Told, incidents: &Incidents, output: &Output) {
+        let Told { findings, below_budget, threshold } = told;
+        let counters = &self.context.counters;
+        if let Some(change) = threshold {
+            tracing::info!(
+                environment = %self.context.environment,
+                component = %self.context.id,
+                from = change.from,
+                to = change.to,
+                "the budget for alerts has moved the threshold"
+            );
+        }
+        let of = |event| findings.incidents.iter().filter(|i| i.event == event).count() as u64;
+        for (event, times) in [
+            ("anomalies", findings.anomalies.len() as u64),
+            ("below_budget", below_budget),
+            ("incidents_opened", of(IncidentEvent::Opened)),
+            ("incidents_escalated", of(IncidentEvent::Escalated)),
+            ("incidents_ended", of(IncidentEvent::Ended)),
+        ] {
+            if times > 0 {
+                counters.event(event, times);
+            }
+        }
+        if threshold.is_some() || !findings.incidents.is_empty() {
+            self.show(incidents);
+        }
+        let (anomalies, events) = (findings.anomalies.len() as u64, findings.incidents.len() as u64);
+        if !findings.is_empty() && output.send(Payload::Anomalies(Arc::new(findings))).await.is_err() {
+            counters.event("anomalies_undelivered", anomalies);
+            counters.event("incidents_undelivered", events);
+        }
+    }
+
+    /// Shows what stands now, for `/metrics`.
+    fn show(&self, incidents: &Incidents) {
+        self.context.counters.level("alert_threshold", incidents.threshold());
+        self.context.counters.level("incidents_open", incidents.open() as f64);
     }
 }
 

@@ -6,9 +6,10 @@ use std::sync::{Arc, Once};
 use tokio::sync::mpsc;
 
 use super::core::{Core, Feed, Outcome};
+use super::merge::Found;
 use super::state;
 use super::watermark::Sources;
-use crate::model::{Anomaly, UnixNanos};
+use crate::model::UnixNanos;
 use crate::pipeline::{Counters, Flight};
 
 /// Feeds that wait in front of a shard before the detector's input waits.
@@ -16,7 +17,15 @@ const QUEUE: usize = 64;
 
 /// What a shard is told.
 #[derive(Debug)]
-pub(super) enum Command {
+pub(super) struct Command {
+    /// The same for all shards' shares of a command.
+    pub(super) number: u64,
+    pub(super) what: What,
+}
+
+/// What a shard is to do.
+#[derive(Debug)]
+pub(super) enum What {
     /// Take this in.
     Feed(Feed, Flight),
     /// The clock shows this.
@@ -26,8 +35,8 @@ pub(super) enum Command {
 /// What a shard tells.
 #[derive(Debug)]
 pub(super) enum Report {
-    /// Found.
-    Anomalies(Vec<Anomaly>),
+    /// What it found for a command.
+    Found { shard: usize, command: u64, found: Found },
     /// A part of its state, at its end.
     Chunk(Vec<u8>),
     /// It has ended, and told all of its state.
@@ -48,48 +57,44 @@ pub(super) fn start(number: usize, core: Core, shared: Shared) -> std::io::Resul
     let (sender, commands) = mpsc::channel(QUEUE);
     std::thread::Builder::new().name(format!("detector-{number}")).spawn(move || {
         // An error is that nobody listens any more: the detector was cut off.
-        let _ = run(core, commands, &shared);
+        let _ = run(number, core, commands, &shared);
     })?;
     Ok(sender)
 }
 
 type Unheard = mpsc::error::SendError<Report>;
 
-fn run(mut core: Core, mut commands: mpsc::Receiver<Command>, shared: &Shared) -> Result<(), Unheard> {
-    while let Some(command) = commands.blocking_recv() {
-        match command {
-            Command::Feed(feed, mut flight) => {
+fn run(shard: usize, mut core: Core, mut commands: mpsc::Receiver<Command>, shared: &Shared) -> Result<(), Unheard> {
+    while let Some(Command { number: command, what }) = commands.blocking_recv() {
+        let outcome = match what {
+            What::Feed(feed, mut flight) => {
                 let outcome = core.observe(feed);
                 for (&reason, &records) in &outcome.dropped {
                     flight.dropped(records, reason);
                 }
                 flight.sent();
                 warn_once(&core, &outcome.dropped, shared);
-                report(outcome, shared)?;
+                outcome
             }
-            Command::Tick(now) => report(core.tick(now), shared)?,
-        }
+            What::Tick(now) => core.tick(now),
+        };
+        count(&outcome, shared);
+        shared.reports.blocking_send(Report::Found { shard, command, found: outcome.found })?;
     }
     let sources = state::encode(&mut core, |chunk| shared.reports.blocking_send(Report::Chunk(chunk)))?;
     shared.reports.blocking_send(Report::Ended(sources))
 }
 
-fn report(outcome: Outcome, shared: &Shared) -> Result<(), Unheard> {
-    let Outcome { anomalies, dropped, closed, added, forgotten } = outcome;
-    let found = anomalies.len() as u64;
+fn count(outcome: &Outcome, shared: &Shared) {
+    let Outcome { dropped, closed, added, forgotten, .. } = outcome;
     let late = dropped.get("late").copied().unwrap_or(0);
-    for (event, times) in [
-        ("late_observations", late),
-        ("buckets_closed", closed),
-        ("series_added", added),
-        ("series_forgotten", forgotten),
-        ("anomalies", found),
-    ] {
+    for (event, times) in
+        [("late_observations", late), ("buckets_closed", *closed), ("series_added", *added), ("series_forgotten", *forgotten)]
+    {
         if times > 0 {
             shared.counters.event(event, times);
         }
     }
-    if found > 0 { shared.reports.blocking_send(Report::Anomalies(anomalies)) } else { Ok(()) }
 }
 
 fn warn_once(core: &Core, dropped: &BTreeMap<&'static str, u64>, shared: &Shared) {

@@ -86,6 +86,11 @@ impl Place {
     fn chunk(&self, generation: u8, number: u32) -> String {
         format!("{}/{generation}/{number}", self.0)
     }
+
+    /// What is kept beside the series.
+    fn incidents(&self, generation: u8) -> String {
+        format!("{}/{generation}/incidents", self.0)
+    }
 }
 
 /// A core per entry of `settings`, with what was saved, if something was.
@@ -126,6 +131,11 @@ pub(super) fn load(
         }
     }
     Ok((cores, Some(header)))
+}
+
+/// What was saved of the incidents; nothing where an older version has saved.
+pub(super) fn load_incidents(storage: &dyn Storage, place: &Place, header: &Header) -> Result<Option<Vec<u8>>, StorageError> {
+    Ok(storage.get(&place.incidents(header.generation))?.filter(|bytes| !bytes.is_empty()))
 }
 
 fn read_header(storage: &dyn Storage, place: &Place) -> Result<Option<Header>, LoadError> {
@@ -176,6 +186,11 @@ impl Save {
         Ok(())
     }
 
+    /// Keeps the incidents that are not over, and what else belongs to them.
+    pub(super) fn incidents(&mut self, storage: &dyn Storage, bytes: &[u8]) -> Result<(), StorageError> {
+        storage.put(&[(&self.place.incidents(self.generation), bytes)])
+    }
+
     /// From now on this save is in force; the room of the one before is given back.
     pub(super) fn finish(self, storage: &dyn Storage, sources: Sources) -> Result<(), StorageError> {
         let header = Header {
@@ -189,7 +204,8 @@ impl Save {
         let bytes = postcard::to_stdvec(&header).map_err(|e| StorageError(format!("cannot encode the learnt state: {e}")))?;
         storage.put(&[(&self.place.header(), &bytes)])?;
         let Some((generation, chunks)) = self.before else { return Ok(()) };
-        let old: Vec<String> = (0..chunks).map(|number| self.place.chunk(generation, number)).collect();
+        let mut old: Vec<String> = (0..chunks).map(|number| self.place.chunk(generation, number)).collect();
+        old.push(self.place.incidents(generation));
         let empty: Vec<(&str, &[u8])> = old.iter().map(|key| (key.as_str(), &[][..])).collect();
         storage.put(&empty)
     }

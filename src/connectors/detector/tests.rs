@@ -129,7 +129,7 @@ impl Bench {
     }
 
     fn account(&mut self, outcome: Outcome) {
-        self.anomalies.extend(outcome.anomalies);
+        self.anomalies.extend(outcome.found.anomalies);
         self.late += outcome.dropped.get("late").copied().unwrap_or(0);
         self.closed += outcome.closed;
     }

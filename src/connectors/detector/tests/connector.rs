@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::model::PayloadKind;
+use crate::model::{Incident, IncidentEvent, PayloadKind};
 use crate::pipeline::{
     Class, ComponentId, Context, Counters, Counts, Health, Input, Instance, Make, ManualClock, Output, Registry, Services,
 };
@@ -11,9 +11,17 @@ use crate::storage::Storage;
 
 struct Ran {
     anomalies: Vec<Anomaly>,
+    incidents: Vec<Incident>,
     counts: Counts,
     out: Counts,
     events: std::collections::BTreeMap<&'static str, u64>,
+}
+
+impl Ran {
+    /// The anomalies as the shards find them.
+    fn plain(&self) -> Vec<Anomaly> {
+        self.anomalies.iter().cloned().map(|a| Anomaly { incident: None, ..a }).collect()
+    }
 }
 
 /// Runs the connector over `payloads` to its end.
@@ -48,21 +56,23 @@ async fn run(storage: &Arc<MemoryStorage>, shards: u64, now: u64, payloads: Vec<
         }
     };
     let collect = async move {
-        let mut all = Vec::new();
+        let (mut all, mut incidents) = (Vec::new(), Vec::new());
         while let Some(delivery) = anomalies.recv().await {
             let Payload::Anomalies(found) = &delivery.payload else { panic!("only anomalies") };
+            incidents.extend(found.incidents.iter().cloned());
             all.extend(found.anomalies.iter().cloned());
             delivery.flight.sent();
         }
         super::super::anomaly::sort(&mut all);
-        all
+        (all, incidents)
     };
     let all = async { tokio::join!(detector.run(input, Output::new(vec![target])), feed, collect) };
-    let (ended, (), anomalies) =
+    let (ended, (), (anomalies, incidents)) =
         tokio::time::timeout(Duration::from_secs(120), all).await.expect("the detector ends with its input");
     ended.unwrap();
     Ran {
         anomalies,
+        incidents,
         counts: counters.of(PayloadKind::Observations),
         out: behind.of(PayloadKind::Anomalies),
         events: counters.events(),
@@ -79,11 +89,11 @@ async fn the_connector_finds_what_the_core_finds_and_accounts_for_everything() {
     let mut bench = Bench::new(&config(), 1, now);
     bench.play(&minutes(0, LONG, FAULT));
     let ran = run(&Arc::default(), 3, now, payloads(0, LONG)).await;
-    assert_eq!(ran.anomalies, bench.found());
+    assert_eq!(ran.plain(), bench.found());
     assert!(!ran.anomalies.is_empty());
     assert!(ran.counts.balanced() && ran.counts.in_flight == 0, "{:?}", ran.counts);
     assert_eq!(ran.counts.sent, minutes(0, LONG, FAULT).len() as u64);
-    assert_eq!(ran.out.received, ran.anomalies.len() as u64);
+    assert_eq!(ran.out.received, (ran.anomalies.len() + ran.incidents.len()) as u64);
     assert_eq!(ran.events.get("anomalies").copied(), Some(ran.anomalies.len() as u64));
     assert_eq!(ran.events.get("buckets_closed").copied(), Some(bench.closed));
 }
@@ -98,6 +108,7 @@ async fn what_was_learnt_survives_a_restart_with_another_number_of_shards() {
     assert!(first.anomalies.is_empty() && second.anomalies.is_empty());
     let through = run(&Arc::default(), 2, now, payloads(0, LONG)).await;
     assert_eq!(third.anomalies, through.anomalies, "no warming up again, and the same ids");
+    assert_eq!(third.incidents, through.incidents);
     assert!(!third.anomalies.is_empty());
 }
 
@@ -109,4 +120,30 @@ async fn late_records_are_dropped_with_their_reason() {
     assert_eq!(ran.counts.dropped.get("late"), Some(&1));
     assert_eq!(ran.events.get("late_observations"), Some(&1));
     assert!(ran.counts.balanced());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fault_is_one_incident_that_survives_a_restart_in_the_middle() {
+    let now = BEGIN + 400 * 86_400;
+    let repaired = || {
+        let all = minutes(0, FAULT, FAULT).into_iter().chain(minutes(FAULT, FAULT + 8, FAULT));
+        let all: Vec<Observation> = all.chain(minutes(FAULT + 8, FAULT + 60, FAULT + 60)).collect();
+        all.chunk_by(|a, b| a.time == b.time).map(|batch| payload(batch.to_vec())).collect::<Vec<_>>()
+    };
+    let through = run(&Arc::default(), 3, now, repaired()).await;
+    let events: Vec<(IncidentEvent, u32)> = through.incidents.iter().map(|i| (i.event, i.sequence)).collect();
+    assert_eq!(events.first(), Some(&(IncidentEvent::Opened, 1)), "{:#?}", through.incidents);
+    assert_eq!(events.last().map(|e| e.0), Some(IncidentEvent::Ended), "{:#?}", through.incidents);
+    let ids: std::collections::BTreeSet<&str> = through.incidents.iter().map(|i| i.id.as_str()).collect();
+    assert_eq!(ids.len(), 1, "{:#?}", through.incidents);
+    assert!(through.anomalies.iter().all(|a| a.incident.as_ref().is_some_and(|i| ids.contains(i.id.as_str()))));
+    assert_eq!(through.incidents[0].lead.service, "checkout");
+
+    let storage = Arc::new(MemoryStorage::default());
+    let mut first = repaired();
+    let second = first.split_off(((FAULT + 4) * 6) as usize);
+    let before = run(&storage, 2, now, first).await;
+    let after = run(&storage, 1, now, second).await;
+    let pieces: Vec<Incident> = before.incidents.into_iter().chain(after.incidents).collect();
+    assert_eq!(pieces, through.incidents);
 }
