@@ -9,9 +9,9 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Format;
-use crate::demo::{self, Event, Fault, Options, Report, Verdict};
+use crate::demo::{self, Event, Fault, Options, Report};
 use crate::exporters::console;
-use crate::model::{Environment, UnixNanos};
+use crate::model::UnixNanos;
 use crate::pipeline::{Clock as _, SystemClock};
 
 /// Show the daemon at work: three simulated environments send real OTLP to it, one of them breaks.
@@ -52,7 +52,7 @@ pub(crate) fn run(args: &Demo) -> ExitCode {
         }
     };
     let mut show =
-        Show { text: args.format == Format::Text, all: args.all, bar: None, last: None, began: Instant::now(), told: 0 };
+        Show { text: args.format == Format::Text, all: args.all, bar: None, apart: false, began: Instant::now(), told: 0 };
     let options = Options { days: args.days, seed: args.seed };
     let end = demo::end_before(SystemClock.now());
     let report = runtime.block_on(async {
@@ -97,8 +97,8 @@ struct Show {
     text: bool,
     all: bool,
     bar: Option<ProgressBar>,
-    /// Environment and bucket of the anomaly printed last.
-    last: Option<(Environment, UnixNanos)>,
+    /// Something stands above.
+    apart: bool,
     began: Instant,
     /// Percent of the replay that were told, where there is no progress bar.
     told: u64,
@@ -118,11 +118,11 @@ impl Show {
                     super::tell(&format!("  {} % after {:.0} s\n", self.told, self.began.elapsed().as_secs_f64()));
                 }
             }
-            Event::Watching { records, anomalies, to } => {
+            Event::Watching { records, anomalies, incidents, to } => {
                 self.clear();
                 let seconds = self.began.elapsed().as_secs_f64();
                 super::tell(&format!(
-                    "learnt from {} spans and log records in {seconds:.0} s ({} per second); {anomalies} anomalies in it{}\n\
+                    "learnt from {} spans and log records in {seconds:.0} s ({} per second); {anomalies} anomalies in {incidents} incidents in it{}\n\
                      watching until {}: dev and staging stay healthy, production breaks four times\n",
                     grouped(records),
                     grouped((records as f64 / seconds).round() as u64),
@@ -132,12 +132,12 @@ impl Show {
             }
             Event::Broken(fault) => self.marker(fault.start, "broken  ", fault, AnsiColor::Magenta),
             Event::Repaired(fault) => self.marker(fault.end, "repaired", fault, AnsiColor::Green),
-            Event::Anomaly(anomaly, verdict) => {
-                if self.text && (self.all || verdict != Verdict::Learning) {
-                    let block = (anomaly.environment.clone(), anomaly.window.start);
-                    let apart = self.last.replace(block.clone()).is_some_and(|last| last != block);
-                    let text = console::render(anomaly);
-                    self.print(&format!("{}{text}", if apart { "\n" } else { "" }));
+            Event::Found { findings, learning } => {
+                if self.text && (self.all || !learning) {
+                    for block in console::blocks(findings) {
+                        let apart = std::mem::replace(&mut self.apart, true);
+                        self.print(&format!("{}{block}", if apart { "\n" } else { "" }));
+                    }
                 }
             }
         }
@@ -165,7 +165,7 @@ impl Show {
             let style = Style::new().fg_color(Some(colour.into()));
             let (at, words) = (minute(at), fault.words());
             self.print(&format!("\n{style}{at}:00Z  {what}      {}  {words}{style:#}\n", fault.environment));
-            self.last = None;
+            self.apart = false;
         }
     }
 

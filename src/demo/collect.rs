@@ -1,21 +1,21 @@
-//! An exporter that only the demo knows: it hands the anomalies to the demo, which prints and judges them.
+//! An exporter that only the demo knows: it hands what is found to the demo, which prints and judges it.
 
 use std::collections::HashMap;
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use crate::model::{Anomaly, Payload, PayloadKind};
+use crate::model::{Findings, Payload, PayloadKind};
 use crate::pipeline::{BuildError, ComponentError, Exporter, Factory, Input, Instance, Make};
 
 /// The `demo` exporter.
 pub(super) const FACTORY: Factory = Factory {
     kind: "demo",
-    about: "Hands anomalies to the demo that runs in the same process.",
-    acknowledgement: "An anomaly counts as sent when the demo has taken it.",
+    about: "Hands anomalies and incidents to the demo that runs in the same process.",
+    acknowledgement: "An anomaly or event counts as sent when the demo has taken it.",
     schema: Config::json_schema,
     implicit: false,
     gives: |kind| (kind == PayloadKind::Anomalies).then_some(kind),
@@ -32,22 +32,22 @@ struct Config {
 }
 
 /// A factory is a plain function and can hold no channel, so the exporter finds its inbox here, by name.
-static INBOXES: LazyLock<Mutex<HashMap<String, mpsc::Sender<Anomaly>>>> = LazyLock::new(Mutex::default);
+static INBOXES: LazyLock<Mutex<HashMap<String, mpsc::Sender<Arc<Findings>>>>> = LazyLock::new(Mutex::default);
 
-fn inboxes() -> MutexGuard<'static, HashMap<String, mpsc::Sender<Anomaly>>> {
+fn inboxes() -> MutexGuard<'static, HashMap<String, mpsc::Sender<Arc<Findings>>>> {
     INBOXES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What the exporters of one demo run have handed over. Closed when it is let go.
 pub(super) struct Inbox {
     name: String,
-    receiver: mpsc::Receiver<Anomaly>,
+    receiver: mpsc::Receiver<Arc<Findings>>,
 }
 
 impl Inbox {
     /// Opens the inbox `name`; one of the same name is replaced.
     pub(super) fn open(name: &str) -> Self {
-        let (sender, receiver) = mpsc::channel(4_096);
+        let (sender, receiver) = mpsc::channel(1_024);
         inboxes().insert(name.to_owned(), sender);
         Self { name: name.to_owned(), receiver }
     }
@@ -62,13 +62,13 @@ impl Inbox {
         inboxes().remove(&self.name);
     }
 
-    /// The next anomaly, or `None` when it is sealed and all exporters have ended.
-    pub(super) async fn recv(&mut self) -> Option<Anomaly> {
+    /// What is found next, or `None` when it is sealed and all exporters have ended.
+    pub(super) async fn recv(&mut self) -> Option<Arc<Findings>> {
         self.receiver.recv().await
     }
 
-    /// The next anomaly if one is waiting.
-    pub(super) fn try_recv(&mut self) -> Option<Anomaly> {
+    /// What is found next if it is waiting.
+    pub(super) fn try_recv(&mut self) -> Option<Arc<Findings>> {
         self.receiver.try_recv().ok()
     }
 }
@@ -88,22 +88,20 @@ fn make(instance: Instance) -> Result<Box<dyn Exporter>, BuildError> {
 }
 
 struct Collect {
-    sender: mpsc::Sender<Anomaly>,
+    sender: mpsc::Sender<Arc<Findings>>,
 }
 
 #[async_trait]
 impl Exporter for Collect {
     async fn run(self: Box<Self>, mut input: Input) -> Result<(), ComponentError> {
-        while let Some(mut delivery) = input.recv().await {
-            let Payload::Anomalies(anomalies) = &delivery.payload else {
+        while let Some(delivery) = input.recv().await {
+            let Payload::Anomalies(findings) = delivery.payload else {
                 delivery.flight.dropped_rest("unsupported_payload");
                 continue;
             };
-            for anomaly in &anomalies.anomalies {
-                match self.sender.send(anomaly.clone()).await {
-                    Ok(()) => delivery.flight.sent_part(1),
-                    Err(_) => delivery.flight.dropped(1, "demo_ended"),
-                }
+            match self.sender.send(findings).await {
+                Ok(()) => delivery.flight.sent(),
+                Err(_) => delivery.flight.dropped_rest("demo_ended"),
             }
         }
         Ok(())

@@ -18,7 +18,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 pub use faults::{Effect, Fault};
-pub use report::{Finding, Outcome, Report, Said, Verdict};
+pub use report::{Finding, Outcome, Report, Said, Seen, Verdict};
 
 use collect::Inbox;
 use daemon::Daemon;
@@ -27,7 +27,7 @@ use report::Judge;
 use sender::Sender;
 use services::{PLACES, Simulation};
 
-use crate::model::{Anomaly, UnixNanos};
+use crate::model::{Findings, UnixNanos};
 
 /// Nanoseconds in a day.
 const DAY: u64 = 24 * 60 * MINUTE;
@@ -67,8 +67,10 @@ pub enum Event<'a> {
     Watching {
         /// Spans and log records so far.
         records: u64,
-        /// What was reported while learning.
+        /// Anomalies that were reported while learning.
         anomalies: usize,
+        /// Incidents that they made.
+        incidents: usize,
         /// Until when.
         to: UnixNanos,
     },
@@ -77,7 +79,12 @@ pub enum Event<'a> {
     /// It is repaired.
     Repaired(&'a Fault),
     /// The daemon has found something.
-    Anomaly(&'a Anomaly, Verdict),
+    Found {
+        /// What.
+        findings: &'a Findings,
+        /// All of it is from the time of learning.
+        learning: bool,
+    },
 }
 
 /// The end of the simulated time: the last 15:00 UTC that has passed, so that the faults fall into the busy hours
@@ -104,15 +111,20 @@ pub async fn run(options: Options, end: UnixNanos, tell: &mut impl FnMut(Event<'
 
     let mut crew = learn(options, &daemon, &faults, from..watched_from, &mut inbox, &mut |event| match event {
         Heard::Progress { done, total } => tell(Event::Learning { done, total }),
-        Heard::Anomaly(anomaly) => tell(Event::Anomaly(&anomaly, judge.take(&anomaly))),
+        Heard::Found(findings) => tell(Event::Found { findings: &findings, learning: judge.hear(&findings) }),
     })
     .await?;
     daemon.settle().await;
-    while let Some(anomaly) = inbox.try_recv() {
-        tell(Event::Anomaly(&anomaly, judge.take(&anomaly)));
+    while let Some(findings) = inbox.try_recv() {
+        tell(Event::Found { findings: &findings, learning: judge.hear(&findings) });
     }
     let records = |crew: &[Service]| crew.iter().map(|s| s.sender.sent).sum::<u64>();
-    tell(Event::Watching { records: records(&crew), anomalies: judge.learning(), to: end });
+    tell(Event::Watching {
+        records: records(&crew),
+        anomalies: judge.learning(),
+        incidents: judge.incidents_learning(),
+        to: end,
+    });
 
     // All environments minute by minute, so that what is found comes when it is found.
     let mut now = watched_from;
@@ -129,8 +141,8 @@ pub async fn run(options: Options, end: UnixNanos, tell: &mut impl FnMut(Event<'
             service.minute(now).await?;
         }
         daemon.settle().await;
-        while let Some(anomaly) = inbox.try_recv() {
-            tell(Event::Anomaly(&anomaly, judge.take(&anomaly)));
+        while let Some(findings) = inbox.try_recv() {
+            tell(Event::Found { findings: &findings, learning: judge.hear(&findings) });
         }
         now = now.plus(MINUTE);
     }
@@ -139,8 +151,8 @@ pub async fn run(options: Options, end: UnixNanos, tell: &mut impl FnMut(Event<'
 
     // The last buckets close when the pipelines drain.
     let stopping = tokio::spawn(daemon.stop());
-    while let Some(anomaly) = inbox.recv().await {
-        tell(Event::Anomaly(&anomaly, judge.take(&anomaly)));
+    while let Some(findings) = inbox.recv().await {
+        tell(Event::Found { findings: &findings, learning: judge.hear(&findings) });
     }
     stopping.await.map_err(|e| DemoError(format!("the daemon did not stop: {e}")))??;
     Ok(judge.finish(options.days, options.seed, records))
@@ -161,7 +173,7 @@ impl Service {
 
 enum Heard {
     Progress { done: u64, total: u64 },
-    Anomaly(Box<Anomaly>),
+    Found(Arc<Findings>),
 }
 
 /// Sends the history of all environments, each as fast as it goes, and gives back the services as they are then.
@@ -198,7 +210,7 @@ async fn learn(
             Some(service) = tasks.join_next() => {
                 crew.push(service.map_err(|e| DemoError(format!("a simulated service ended: {e}")))??);
             }
-            Some(anomaly) = inbox.recv() => tell(Heard::Anomaly(Box::new(anomaly))),
+            Some(findings) = inbox.recv() => tell(Heard::Found(findings)),
             _ = every.tick() => tell(Heard::Progress { done: done.load(Ordering::Relaxed), total }),
         }
     }
@@ -227,7 +239,7 @@ mod tests {
         let mut tell = |event: Event<'_>| match event {
             Event::Watching { records, .. } => sent = records,
             Event::Broken(fault) => order.push(fault.words()),
-            Event::Anomaly(..) => printed += 1,
+            Event::Found { findings, .. } => printed += findings.anomalies.len(),
             _ => {}
         };
         let report = run(Options { days: 1, seed: 1 }, end, &mut tell).await.unwrap();
@@ -236,7 +248,9 @@ mod tests {
         assert!(sent > 500_000 && report.records > sent, "{sent} of {}", report.records);
         let judged: usize = report.environments.iter().map(|e| e.learning + e.of_faults + e.false_alarms).sum();
         assert_eq!(printed, judged);
+        assert!(report.incidents_of_faults() <= 6, "four faults are about four incidents: {}", report.text());
         for outcome in &report.faults {
+            assert!(!outcome.incidents.is_empty(), "{}", report.text());
             let finding = outcome.found.as_ref().unwrap();
             assert!(finding.after_minutes <= 3, "{}", report.text());
             assert!(!finding.anomaly.reasons.is_empty());

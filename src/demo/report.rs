@@ -1,5 +1,6 @@
 //! Judges what the daemon said against what was really wrong.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde::Serialize;
@@ -7,7 +8,7 @@ use serde::Serialize;
 use super::faults::{Fault, Relation, WATCH};
 use super::services::{PLACES, SERVICES};
 use crate::exporters::console;
-use crate::model::{Anomaly, UnixNanos};
+use crate::model::{Anomaly, Findings, UnixNanos};
 
 /// How many false alarms the faulty environment may have in the hours watched, outside its faults. The healthy ones may
 /// have none.
@@ -35,6 +36,23 @@ pub struct Outcome {
     pub found: Option<Finding>,
     /// How many anomalies belong to it: those that show it, and what else the service showed meanwhile and shortly after.
     pub anomalies: usize,
+    /// The incidents that they made: what people would have been alerted on.
+    pub incidents: Vec<Seen>,
+}
+
+/// An incident as it was seen at last.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Seen {
+    /// Its id.
+    pub id: String,
+    /// What it said.
+    pub title: String,
+    /// When it began.
+    pub start: UnixNanos,
+    /// Events that were told of it: opened, escalated, ended.
+    pub events: u32,
+    /// How many anomalies.
+    pub anomalies: u64,
 }
 
 /// The first anomaly that shows a fault.
@@ -61,6 +79,12 @@ pub struct Said {
     pub of_faults: usize,
     /// False alarms in the hours watched.
     pub false_alarms: usize,
+    /// Incidents while learning.
+    pub incidents_learning: usize,
+    /// Incidents that belong to a fault.
+    pub incidents_of_faults: usize,
+    /// Incidents in the hours watched of which no anomaly belongs to a fault.
+    pub false_incidents: usize,
 }
 
 /// The summary of a demo.
@@ -93,25 +117,66 @@ pub(super) struct Judge {
     faults: Vec<Outcome>,
     environments: Vec<Said>,
     false_alarms: Vec<Anomaly>,
+    /// By id.
+    incidents: BTreeMap<String, Judged>,
+}
+
+/// An incident, and what its anomalies turned out to be.
+#[derive(Debug)]
+struct Judged {
+    environment: String,
+    verdict: Verdict,
+    seen: Option<Seen>,
 }
 
 impl Judge {
     /// For `faults` in the hours from `watched_from`.
     pub(super) fn new(faults: &[Fault], watched_from: UnixNanos) -> Self {
-        let outcome = |fault: &Fault| Outcome { fault: fault.clone(), found: None, anomalies: 0 };
+        let outcome = |fault: &Fault| Outcome { fault: fault.clone(), found: None, anomalies: 0, incidents: Vec::new() };
         let said = |environment| Said {
             environment,
             faulty: faults.iter().any(|f| f.environment == environment),
             learning: 0,
             of_faults: 0,
             false_alarms: 0,
+            incidents_learning: 0,
+            incidents_of_faults: 0,
+            false_incidents: 0,
         };
         Self {
             watched_from,
             faults: faults.iter().map(outcome).collect(),
             environments: PLACES.iter().map(|p| said(p.name)).collect(),
             false_alarms: Vec::new(),
+            incidents: BTreeMap::new(),
         }
+    }
+
+    /// Takes what was found at once; whether all of it is from the time of learning.
+    pub(super) fn hear(&mut self, findings: &Findings) -> bool {
+        for anomaly in &findings.anomalies {
+            let verdict = self.take(anomaly);
+            let Some(incident) = &anomaly.incident else { continue };
+            let judged = self.incidents.entry(incident.id.clone()).or_insert_with(|| Judged {
+                environment: anomaly.environment.to_string(),
+                verdict,
+                seen: None,
+            });
+            judged.verdict = judged.verdict.stronger(verdict);
+        }
+        for incident in &findings.incidents {
+            if let Some(judged) = self.incidents.get_mut(&incident.id) {
+                judged.seen = Some(Seen {
+                    id: incident.id.clone(),
+                    title: incident.title.clone(),
+                    start: incident.start,
+                    events: incident.sequence,
+                    anomalies: incident.anomalies,
+                });
+            }
+        }
+        let ends = findings.anomalies.iter().map(|a| a.window.end).chain(findings.incidents.iter().map(|i| i.updated));
+        ends.max().is_none_or(|end| end <= self.watched_from)
     }
 
     /// What `anomaly` is; notes it.
@@ -158,13 +223,21 @@ impl Judge {
         }
     }
 
+    /// How many incidents were opened while learning.
+    pub(super) fn incidents_learning(&self) -> usize {
+        self.incidents.values().filter(|i| i.verdict == Verdict::Learning).count()
+    }
+
     /// How many anomalies came while learning.
     pub(super) fn learning(&self) -> usize {
         self.environments.iter().map(|s| s.learning).sum()
     }
 
     /// The summary.
-    pub(super) fn finish(self, days: u64, seed: u64, records: u64) -> Report {
+    pub(super) fn finish(mut self, days: u64, seed: u64, records: u64) -> Report {
+        for judged in std::mem::take(&mut self.incidents).into_values() {
+            self.account(judged);
+        }
         let of = |faulty| self.environments.iter().filter(|s| s.faulty == faulty).map(|s| s.false_alarms).sum::<usize>();
         let passed = self.faults.iter().all(|o| o.found.is_some()) && of(false) == 0 && of(true) <= FAULTY_MAY_HAVE;
         Report {
@@ -181,7 +254,44 @@ impl Judge {
     }
 }
 
+impl Judge {
+    fn account(&mut self, judged: Judged) {
+        if let Some(said) = self.environments.iter_mut().find(|s| s.environment == judged.environment) {
+            match judged.verdict {
+                Verdict::Learning => said.incidents_learning += 1,
+                Verdict::Found(_) | Verdict::Consequence(_) => said.incidents_of_faults += 1,
+                Verdict::False => said.false_incidents += 1,
+            }
+        }
+        if let Verdict::Found(index) | Verdict::Consequence(index) = judged.verdict
+            && let Some(outcome) = self.faults.get_mut(index)
+        {
+            outcome.incidents.extend(judged.seen);
+            outcome.incidents.sort_by(|a, b| (a.start, &a.id).cmp(&(b.start, &b.id)));
+        }
+    }
+}
+
+impl Verdict {
+    /// What an incident is that holds both: what shows a fault counts most.
+    fn stronger(self, other: Self) -> Self {
+        let rank = |verdict: &Self| match verdict {
+            Self::Learning => 0,
+            Self::False => 1,
+            Self::Consequence(_) => 2,
+            Self::Found(_) => 3,
+        };
+        if rank(&other) > rank(&self) { other } else { self }
+    }
+}
+
 impl Report {
+    /// How many incidents belong to faults.
+    #[must_use]
+    pub fn incidents_of_faults(&self) -> usize {
+        self.environments.iter().map(|s| s.incidents_of_faults).sum()
+    }
+
     /// The summary for people.
     #[must_use]
     pub fn text(&self) -> String {
@@ -201,6 +311,14 @@ impl Report {
                     writeln!(out, "  MISSED              {from}  {words}, for {lasted} min ({other} other anomalies of it)")
                 }
             };
+            for incident in &outcome.incidents {
+                let (anomalies, events) = (incident.anomalies, incident.events);
+                let _ = writeln!(
+                    out,
+                    "                             incident: {} ({anomalies} anomalies, {events} events)",
+                    incident.title
+                );
+            }
         }
         let hours = WATCH / (60 * super::faults::MINUTE);
         let _ = writeln!(out, "\nWhat was said where nothing was wrong");
@@ -209,8 +327,8 @@ impl Report {
             let per_day = said.learning as f64 / (SERVICES.len() as u64 * self.days.max(1)) as f64;
             let _ = writeln!(
                 out,
-                "  {:<12}{:<20}{} in the {hours} h watched, {} in {} d of learning ({per_day:.1} per service and day)",
-                said.environment, place, said.false_alarms, said.learning, self.days
+                "  {:<12}{:<20}{} in the {hours} h watched, {} ({} incidents) in {} d of learning ({per_day:.1} per service and day)",
+                said.environment, place, said.false_alarms, said.learning, said.incidents_learning, self.days
             );
         }
         for anomaly in &self.false_alarms {
@@ -220,10 +338,11 @@ impl Report {
         let found = self.faults.iter().filter(|o| o.found.is_some()).count();
         let _ = writeln!(
             out,
-            "\n{}: {found} of {} faults found; false alarms: {} (allowed: none in healthy environments, \
+            "\n{}: {found} of {} faults found, in {} incidents; false alarms: {} (allowed: none in healthy environments, \
              {FAULTY_MAY_HAVE} in production outside its faults)",
             if self.passed { "passed" } else { "FAILED" },
             self.faults.len(),
+            self.incidents_of_faults(),
             self.false_alarms.len(),
         );
         out

@@ -197,7 +197,7 @@ pub(super) fn check(config: &serde_json::Value) -> Vec<Problem> {
     {
         problem("alerts.at_most", format!("{} is out of range: expected 1 to 1000", alerts.at_most), None);
     }
-    if let Some(message) = config.incidents.problem(config.bucket) {
+    if let Some(message) = config.incidents.problem() {
         problem("incidents.window", message, None);
     }
     if let Some(message) = range(config.min_deviation, 0.0, 100.0) {

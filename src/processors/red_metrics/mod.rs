@@ -1,5 +1,6 @@
 //! Measures spans: calls, errors and durations per service, operation and kind, in steps of 10 s of event time.
 
+mod calls;
 mod config;
 mod entities;
 #[cfg(test)]
@@ -241,6 +242,7 @@ impl Processor for RedMetrics {
         let all = self.add_up(spans);
         let dropped = [("kind_not_measured", all.not_measured), ("no_start_time", all.no_time)];
         let newest = all.newest;
+        let calls = calls::of(spans);
         let items = self.observations(spans, all);
         let observations = Observations {
             environment: environment.clone(),
@@ -248,7 +250,7 @@ impl Processor for RedMetrics {
             signal: Signal::Traces,
             items,
             newest,
-            calls: Vec::new(),
+            calls,
         };
         Processed {
             output: Some(Payload::Observations(Arc::new(observations))),

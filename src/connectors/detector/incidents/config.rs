@@ -10,7 +10,7 @@ use crate::config::Duration;
 #[serde(deny_unknown_fields)]
 pub struct IncidentsConfig {
     /// Anomalies that are further apart than this, by event time, are of different incidents; and an incident is over
-    /// when nothing of it was unusual for this long. 1m to 1d, and at least one bucket.
+    /// when nothing of it was unusual for this long. 1m to 1d; where a bucket is longer, as long as that.
     #[serde(default = "window")]
     pub window: Duration,
 }
@@ -26,13 +26,10 @@ const fn window() -> Duration {
 }
 
 impl IncidentsConfig {
-    /// What is wrong with it, for buckets of this width.
-    pub(in crate::connectors::detector) fn problem(&self, bucket: Duration) -> Option<String> {
+    /// What is wrong with it.
+    pub(in crate::connectors::detector) fn problem(&self) -> Option<String> {
         let (minute, day) = (std::time::Duration::from_secs(60), std::time::Duration::from_secs(86_400));
-        if !(minute..=day).contains(&self.window.get()) {
-            return Some(format!("{} is out of range: expected 1m to 1d", self.window));
-        }
-        (self.window.get() < bucket.get())
-            .then(|| format!("{} is shorter than a bucket ({bucket}): expected at least one bucket", self.window))
+        let good = (minute..=day).contains(&self.window.get());
+        (!good).then(|| format!("{} is out of range: expected 1m to 1d", self.window))
     }
 }

@@ -56,7 +56,8 @@ struct State {
 impl Incidents {
     pub(super) fn new(environment: &Environment, config: &Config) -> Self {
         let nanos = |d: crate::config::Duration| u64::try_from(d.get().as_nanos()).unwrap_or(u64::MAX);
-        let rule = Rule { window: nanos(config.incidents.window), bucket: nanos(config.bucket) };
+        let bucket = nanos(config.bucket);
+        let rule = Rule { window: nanos(config.incidents.window).max(bucket), bucket };
         let budget = config.alerts.map(|_| Budget::new(config.threshold));
         Self {
             environment: environment.clone(),

@@ -318,5 +318,7 @@ fn a_wrong_configuration_is_explained() {
     });
     let mut all = problems(wrong);
     all.extend(problems(serde_json::json!({ "bucket": "5s" })));
+    let budget = serde_json::json!({ "at_most": 0, "per": "week" });
+    all.extend(problems(serde_json::json!({ "threshold": 1.55, "alerts": budget, "incidents": { "window": "1s" } })));
     insta::assert_snapshot!(all.join("\n"));
 }
