@@ -312,12 +312,9 @@ impl Report {
                 }
             };
             for incident in &outcome.incidents {
-                let (anomalies, events) = (incident.anomalies, incident.events);
-                let _ = writeln!(
-                    out,
-                    "                             incident: {} ({anomalies} anomalies, {events} events)",
-                    incident.title
-                );
+                let anomalies = count(incident.anomalies, "anomaly", "anomalies");
+                let events = count(u64::from(incident.events), "event", "events");
+                let _ = writeln!(out, "                             incident: {} ({anomalies}, {events})", incident.title);
             }
         }
         let hours = WATCH / (60 * super::faults::MINUTE);
@@ -325,10 +322,11 @@ impl Report {
         for said in &self.environments {
             let place = if said.faulty { "outside its faults" } else { "healthy" };
             let per_day = said.learning as f64 / (SERVICES.len() as u64 * self.days.max(1)) as f64;
+            let learning = count(said.incidents_learning as u64, "incident", "incidents");
             let _ = writeln!(
                 out,
-                "  {:<12}{:<20}{} in the {hours} h watched, {} ({} incidents) in {} d of learning ({per_day:.1} per service and day)",
-                said.environment, place, said.false_alarms, said.learning, said.incidents_learning, self.days
+                "  {:<12}{:<20}{} in the {hours} h watched, {} in {learning} in {} d of learning ({per_day:.1} per service and day)",
+                said.environment, place, said.false_alarms, said.learning, self.days
             );
         }
         for anomaly in &self.false_alarms {
@@ -347,6 +345,10 @@ impl Report {
         );
         out
     }
+}
+
+fn count(number: u64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
 }
 
 /// Hour and minute (UTC).

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anomalyd::exporters::elasticsearch::FACTORY;
 use anomalyd::model::{
-    Anomaly, DetectorRef, Direction, Entity, Environment, Payload, PayloadKind, Reason, Severity, Signal, SpanKind, UnixNanos,
-    Window,
+    Anomaly, DetectorRef, Direction, Entity, Environment, Findings, Incident, IncidentEvent, IncidentRef, Lead, Payload,
+    PayloadKind, Reason, Severity, Signal, SpanKind, UnixNanos, Window,
 };
 use anomalyd::pipeline::{
     ComponentError, ComponentId, Context, Counters, Counts, Edge, Health, Input, Instance, Make, Output, Registry, Services,
@@ -52,7 +52,38 @@ fn anomaly(id: &str, environment: &str) -> Anomaly {
         severity: Severity::Critical,
         direction: Direction::Spike,
         reasons: vec![Reason { component: "ar4".to_owned(), surprise: 4.0, share: 1.0, text: "it rose".to_owned() }],
-        incident: None,
+        incident: Some(IncidentRef { id: "incident".to_owned(), lead: id == "a0" }),
+    }
+}
+
+/// An event of the incident that the anomalies belong to.
+fn incident(event: IncidentEvent, sequence: u32, environment: &str) -> Incident {
+    let (start, updated) = (UnixNanos::from_secs(1_789_000_020), UnixNanos::from_secs(1_789_000_080));
+    Incident {
+        id: "incident".to_owned(),
+        environment: Environment::new(environment),
+        detector: DetectorRef { name: "detector".to_owned(), kind: "ensemble".to_owned(), version: "1".to_owned() },
+        event,
+        sequence,
+        start,
+        updated,
+        end: (event == IncidentEvent::Ended).then_some(updated),
+        score: 91.5,
+        severity: Severity::Critical,
+        threshold: 1.55,
+        title: "checkout POST /pay is slow: p99 412 ms instead of 95 ms".to_owned(),
+        lead: Lead {
+            anomaly: "a0".to_owned(),
+            service: "checkout".to_owned(),
+            observed: 0.412,
+            expected: f64::NAN,
+            ..Lead::default()
+        },
+        anomalies: 5,
+        series_count: 1,
+        services: vec!["checkout".to_owned(), "cart".to_owned()],
+        entities: vec!["checkout POST /pay (server)".to_owned()],
+        series: vec!["checkout POST /pay (server): span p99".to_owned()],
     }
 }
 
@@ -100,7 +131,11 @@ fn start(elasticsearch: &Elasticsearch, environment: &str, more: &Value) -> Runn
 
 impl Running {
     async fn send(&self, anomalies: Vec<Anomaly>) {
-        let payload = Payload::Anomalies(Arc::new(anomalies.into()));
+        self.send_findings(anomalies.into()).await;
+    }
+
+    async fn send_findings(&self, findings: Findings) {
+        let payload = Payload::Anomalies(Arc::new(findings));
         Output::new(vec![self.edge.clone()]).send(payload).await.expect("the exporter runs");
     }
 
@@ -181,6 +216,56 @@ async fn anomalies_are_in_a_new_elasticsearch_once_however_often_they_are_writte
 #[tokio::test]
 async fn anomalies_are_in_an_old_elasticsearch_once_however_often_they_are_written() {
     written_once_and_read_back(OLD).await;
+}
+
+async fn incidents_are_alerts_beside_their_anomalies(version: &'static str) {
+    let elasticsearch = needs!(elasticsearch(version));
+    let environment = unique("incidents");
+    let stream = format!("logs-anomaly.record-{environment}");
+    for _ in 0..2 {
+        // The second exporter is the daemon after a replay: the same events again.
+        let running = start(&elasticsearch, &environment, &json!({}));
+        let incidents =
+            vec![incident(IncidentEvent::Opened, 1, &environment), incident(IncidentEvent::Escalated, 2, &environment)];
+        let anomalies = (0..5).map(|n| anomaly(&format!("a{n}"), &environment)).collect();
+        running.send_findings(Findings { anomalies, incidents }).await;
+        let incidents = vec![incident(IncidentEvent::Ended, 3, &environment)];
+        running.send_findings(Findings { anomalies: Vec::new(), incidents }).await;
+        let (counts, dead) = running.end().await;
+        assert_eq!((counts.received, counts.sent, dead), (8, 8, vec![]));
+    }
+    let found = async |query: Value| {
+        let mut found = elasticsearch.search(&stream, query).await;
+        found.sort_by_key(|d| d["incident"]["sequence"].as_u64());
+        found
+    };
+    let events = found(json!({ "term": { "incident.id": "incident" } })).await;
+    let told: Vec<(&Value, &Value)> = events.iter().map(|d| (&d["event"]["action"], &d["event"]["kind"])).collect();
+    let wanted = [("incident-opened", "alert"), ("incident-escalated", "alert"), ("incident-ended", "event")];
+    assert_eq!(told, wanted.map(|(action, kind)| (json!(action), json!(kind))).iter().map(|(a, k)| (a, k)).collect::<Vec<_>>());
+    assert_eq!(events[2]["incident"]["end"], "2026-09-10T00:28:00.000Z");
+    assert_eq!(events[0]["incident"]["lead"]["expected"], Value::Null, "NaN is left out");
+    for (query, count) in [
+        (json!({ "term": { "event.kind": "alert" } }), 2),
+        (json!({ "term": { "anomaly.incident.id": "incident" } }), 5),
+        (json!({ "term": { "anomaly.incident.lead": true } }), 1),
+        (json!({ "term": { "incident.services": "cart" } }), 3),
+        (json!({ "range": { "incident.threshold": { "gte": 1.5 } } }), 3),
+        (json!({ "match": { "incident.title": "slow" } }), 3),
+        (json!({ "range": { "incident.end": { "gte": "2026-09-10" } } }), 1),
+    ] {
+        assert_eq!(found(query.clone()).await.len(), count, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn incidents_are_alerts_in_a_new_elasticsearch() {
+    incidents_are_alerts_beside_their_anomalies(NEW).await;
+}
+
+#[tokio::test]
+async fn incidents_are_alerts_in_an_old_elasticsearch() {
+    incidents_are_alerts_beside_their_anomalies(OLD).await;
 }
 
 async fn refused_documents_are_kept(version: &'static str) {

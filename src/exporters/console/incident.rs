@@ -94,8 +94,8 @@ pub(super) fn render(incident: &Incident, anomalies: &[&Anomaly]) -> String {
 fn goes_on(id: &str, anomalies: &[&Anomaly]) -> String {
     let mut out = String::new();
     let Some(first) = anomalies.first() else { return out };
-    let more = if anomalies.len() == 1 { "shows in one more series" } else { "shows in more series" };
-    let _ = writeln!(out, "{}  {:<12}  {}  incident {more} [{}]", moment(first.window.start), "", first.environment, short(id));
+    let at = moment(first.window.start);
+    let _ = writeln!(out, "{at}  {:<12}  {}  incident goes on [{}]", "", first.environment, short(id));
     below(&mut out, anomalies);
     out
 }

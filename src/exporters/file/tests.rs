@@ -5,7 +5,9 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::*;
-use crate::model::{Anomaly, DetectorRef, Direction, Entity, Environment, Severity, Signal, UnixNanos, Window};
+use crate::model::{
+    Anomaly, DetectorRef, Direction, Entity, Environment, Incident, IncidentEvent, Severity, Signal, UnixNanos, Window,
+};
 use crate::pipeline::{ComponentId, Edge, Output, Services, SystemClock};
 use crate::storage::MemoryStorage;
 
@@ -81,6 +83,41 @@ async fn every_anomaly_is_a_line_that_reads_back_the_same() {
     assert_eq!(serde_json::from_str::<Anomaly>(&first).unwrap(), anomaly(0));
     let counts = context.counters.of(PayloadKind::Anomalies);
     assert_eq!((counts.received, counts.sent, counts.in_flight, counts.balanced()), (5, 5, 0, true));
+}
+
+#[tokio::test]
+async fn every_event_of_an_incident_is_a_line_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("anomalies.ndjson");
+    let (context, edge, task) = start(json!({ "path": path }));
+    let incident = Incident {
+        id: "incident".to_owned(),
+        environment: Environment::new("test"),
+        detector: anomaly(0).detector,
+        event: IncidentEvent::Opened,
+        sequence: 1,
+        start: UnixNanos::from_secs(60),
+        updated: UnixNanos::from_secs(120),
+        end: None,
+        score: 80.0,
+        severity: Severity::Critical,
+        threshold: 1.55,
+        title: "checkout writes more error records than usual".to_owned(),
+        lead: crate::model::Lead::default(),
+        anomalies: 1,
+        series_count: 1,
+        services: vec!["checkout".to_owned()],
+        entities: Vec::new(),
+        series: Vec::new(),
+    };
+    let findings = Findings { anomalies: vec![anomaly(0)], incidents: vec![incident.clone()] };
+    Output::new(vec![edge]).send(Payload::Anomalies(Arc::new(findings))).await.unwrap();
+    task.await.unwrap().unwrap();
+    let text = std::fs::read_to_string(&path).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(serde_json::from_str::<Anomaly>(lines[0]).unwrap(), anomaly(0));
+    assert_eq!(serde_json::from_str::<Incident>(lines[1]).unwrap(), incident);
+    assert_eq!((lines.len(), context.counters.of(PayloadKind::Anomalies).sent), (2, 2));
 }
 
 #[tokio::test]

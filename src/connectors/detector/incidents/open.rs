@@ -14,7 +14,7 @@ const MAX_SERVICES: usize = 100;
 /// Entities and series that are listed.
 const MAX_LISTED: usize = 50;
 
-/// A finding that may be what the incident is about: the strongest of the earliest ones of a service.
+/// A finding that may be what the incident is about: of a service, the strongest of the earliest ones.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Candidate {
     start: u64,
@@ -98,6 +98,8 @@ impl Open {
         let (start, score) = (anomaly.window.start.0, anomaly.score);
         let service = &anomaly.entity.service;
         let better = match self.candidates.get(service) {
+            // What people were told is not put in other words, unless it has begun earlier or elsewhere.
+            Some(known) if self.told > 0 => start < known.start,
             Some(known) => {
                 (start, -score).partial_cmp(&(known.start, -known.score)).is_some_and(std::cmp::Ordering::is_lt)
                     || ((start, score) == (known.start, known.score) && anomaly.id < known.lead.anomaly)
