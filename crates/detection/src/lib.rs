@@ -21,6 +21,7 @@
 //! ```
 
 mod calibrate;
+mod explain;
 mod forecast;
 mod heads;
 mod incident;
@@ -38,4 +39,4 @@ mod verdict;
 pub use models::COMPONENTS;
 pub use series::Series;
 pub use sketch::{MAX_BINS, RELATIVE_ACCURACY, Sketch};
-pub use verdict::{Direction, Finding, Parameters, Quantity, Reason, State, Verdict};
+pub use verdict::{Direction, Finding, Parameters, Quantity, Rarity, Reason, Similar, State, Verdict};

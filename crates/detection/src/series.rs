@@ -3,13 +3,14 @@
 use serde::{Deserialize, Serialize};
 
 use crate::calibrate::Calibration;
+use crate::explain::{self, Moments, Records, Timeline};
 use crate::heads;
 use crate::incident::Incident;
-use crate::models::{AR, COMPONENTS, Expected, Models, NOVELTY, POINT, Raws, TIME_OF_DAY, TIME_OF_WEEK};
+use crate::models::{AR, COMPONENTS, Expected, LONGEST_BRIDGE, Models, NOVELTY, POINT, Raws, TIME_OF_DAY, TIME_OF_WEEK};
 use crate::refractory::Refractory;
 use crate::samples::{most_surprise, trust};
 use crate::scale::Scale;
-use crate::verdict::{Direction, Finding, Parameters, Quantity, Reason, State, Verdict};
+use crate::verdict::{Direction, Finding, Parameters, Quantity, Reason, Similar, State, Verdict};
 
 /// Larger magnitudes count as this one; the state holds differences of values as `f32`.
 const LARGEST: f64 = 1e35;
@@ -37,6 +38,9 @@ pub struct Series {
     alerts: Refractory,
     pages: Refractory,
     incident: Incident,
+    records: Records,
+    timeline: Timeline,
+    moments: Moments,
 }
 
 /// One value on its way through the models.
@@ -68,6 +72,9 @@ impl Series {
             alerts: Refractory::default(),
             pages: Refractory::default(),
             incident: Incident::default(),
+            records: Records::default(),
+            timeline: Timeline::default(),
+            moments: Moments::default(),
         }
     }
 
@@ -110,6 +117,9 @@ impl Series {
             + size_of_val(&*self.calibrations)
             + self.calibrations.iter().map(Calibration::heap).sum::<usize>()
             + self.models.heap()
+            + self.records.heap()
+            + self.timeline.heap()
+            + self.moments.heap()
     }
 
     /// Steps left out between the last observation and `time`.
@@ -124,7 +134,10 @@ impl Series {
             self.alerts.skip(missing);
             self.pages.skip(missing);
             self.incident.skip(missing);
+            // The models bridge short gaps.
+            if missing > LONGEST_BRIDGE { self.timeline.gap(missing) } else { self.timeline.step(missing) }
         }
+        self.timeline.step(1);
     }
 
     fn surprise(&self, observation: &mut Observation) {
@@ -199,7 +212,16 @@ impl Series {
             probability: 10f64.powf(-verdict.page),
             direction: direction(observation.value, expected, verdict),
             reasons,
+            rarity: self.records.rarity(verdict.page, observation.time),
+            similar: self.similar(observation, expected),
         }
+    }
+
+    /// The earlier moment which comes nearest.
+    fn similar(&self, observation: &Observation, expected: f64) -> Option<Similar> {
+        let deviation = observation.learnt - self.scale().learnt(expected);
+        let time_of = |back| observation.time - f64::from(self.timeline.buckets_back(back)) * self.bucket_seconds;
+        explain::similar(&self.models.recent(), &self.moments, deviation, time_of)
     }
 
     fn learn(&mut self, observation: &Observation, verdict: &Verdict) {
@@ -208,6 +230,10 @@ impl Series {
         let limits = [AR, TIME_OF_DAY, TIME_OF_WEEK].map(|component| limit(&self.calibrations, component));
         let [_, day, week] = limits;
         let unusual = matches!((observation.raws[TIME_OF_DAY], day), (Some(raw), Some(limit)) if raw > limit);
+        self.records.learn(verdict.page, observation.time);
+        if verdict.finding.is_some() && let Some(newest) = self.models.recent().last_chunk() {
+            self.moments.learn(observation.time, newest);
+        }
         self.incident.follow(verdict.finding.as_ref().map(|_| verdict.page), unusual);
         let protect = self.incident.is_young(self.bucket_seconds);
         for (calibration, raw) in self.calibrations.iter_mut().zip(&observation.raws) {
