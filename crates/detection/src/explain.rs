@@ -19,15 +19,16 @@ const GAPS: usize = 8;
 pub(crate) struct Records {
     /// Unix seconds of the first observation.
     watched_since: Option<f64>,
-    /// Scores and their times, the highest (and so the oldest) first. Times are whole seconds since `watched_since`.
-    steps: Vec<(f32, u32)>,
+    /// Scores and their times, the highest (and so the oldest) first, then zeros. Times are whole seconds since
+    /// `watched_since`.
+    steps: [(f32, u32); RECORDS],
 }
 
 impl Records {
     /// How rare `score` is at `time`, before it is remembered.
     pub(crate) fn rarity(&self, score: f64, time: f64) -> Rarity {
         let since = self.watched_since.unwrap_or(time);
-        let last = self.steps.iter().rev().find(|(record, _)| f64::from(*record) >= score);
+        let last = self.steps.iter().rev().find(|(record, _)| *record > 0.0 && f64::from(*record) >= score);
         match last {
             Some((_, after)) => Rarity { seconds: (time - since - f64::from(*after)).max(0.0), unprecedented: false },
             None => Rarity { seconds: (time - since).max(0.0), unprecedented: true },
@@ -42,20 +43,11 @@ impl Records {
             return;
         }
         let score = score as f32;
-        while self.steps.last().is_some_and(|(record, _)| *record <= score) {
-            self.steps.pop();
+        // Lower and older says nothing more. Where all are higher, the lowest is worth least.
+        let place = self.steps.iter().position(|(record, _)| *record <= score).unwrap_or(RECORDS - 1);
+        for (index, step) in self.steps.iter_mut().enumerate().skip(place) {
+            *step = if index == place { (score, (time - since) as u32) } else { (0.0, 0) };
         }
-        if self.steps.len() >= RECORDS {
-            // The lowest step is worth least.
-            self.steps.pop();
-        }
-        self.steps.reserve_exact(RECORDS.saturating_sub(self.steps.len()));
-        self.steps.push((score, (time - since) as u32));
-    }
-
-    /// Heap memory in bytes.
-    pub(crate) fn heap(&self) -> usize {
-        self.steps.capacity() * size_of::<(f32, u32)>()
     }
 }
 
@@ -85,7 +77,8 @@ impl Timeline {
     /// How many buckets before the newest step the one is that lies `back` steps before it.
     pub(crate) fn buckets_back(&self, back: u32) -> u32 {
         let step = self.steps.saturating_sub(back);
-        let gone: u32 = self.gaps.iter().filter(|(before, _)| *before >= step).map(|(_, missing)| *missing).fold(0, u32::saturating_add);
+        let gone: u32 =
+            self.gaps.iter().filter(|(before, _)| *before >= step).map(|(_, missing)| *missing).fold(0, u32::saturating_add);
         back.saturating_add(gone)
     }
 
@@ -134,8 +127,7 @@ pub(crate) fn similar(values: &[f64], moments: &Moments, deviation: f64, time_of
     });
     // Of equally near ones the latest.
     let nearest = in_history.min_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1))).map(|(d, back)| (d, time_of(back)));
-    let remembered =
-        moments.0.iter().rev().map(|(time, moment)| (difference(&mut moment.iter().map(|v| f64::from(*v))), *time));
+    let remembered = moments.0.iter().rev().map(|(time, moment)| (difference(&mut moment.iter().map(|v| f64::from(*v))), *time));
     let (distance, time) = nearest.into_iter().chain(remembered).min_by(|a, b| a.0.total_cmp(&b.0))?;
     let likeness = if deviation > 0.0 { (1.0 - distance / deviation).clamp(0.0, 1.0) } else { 1.0 };
     Some(Similar { time, likeness })
@@ -186,7 +178,6 @@ mod tests {
         for step in 0..1000u32 {
             records.learn(1000.0 - f64::from(step), f64::from(step));
         }
-        assert!(records.heap() <= RECORDS * 8);
         assert_eq!(records.rarity(999.5, 1000.0).seconds, 1000.0);
     }
 
