@@ -112,7 +112,8 @@ mod tests {
         ];
         for (salt, (rows, step, ranges)) in specification.into_iter().enumerate() {
             let times: Vec<f64> = (0..rows).map(|row| row as f64 * step).collect();
-            let labels: Vec<bool> = (0..rows).map(|row| ranges.iter().any(|(first, last)| (*first..=*last).contains(&row))).collect();
+            let labels: Vec<bool> =
+                (0..rows).map(|row| ranges.iter().any(|(first, last)| (*first..=*last).contains(&row))).collect();
             let scores: Vec<f64> = (0..rows).map(|row| score(salt, row)).collect();
             events.add(&times, &labels, &scores);
         }
