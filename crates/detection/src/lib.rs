@@ -5,6 +5,7 @@
 //!
 //! - [`Sketch`] summarises the values of a bucket (quantiles that can be merged).
 //! - [`Series`] learns one series and judges every new value: [`Series::observe`].
+//! - [`PeerGroup`] judges the same quantity of several instances together: [`PeerGroup::observe`].
 //!
 //! ```
 //! use detection::{Parameters, Quantity, Series, State};
@@ -25,6 +26,7 @@ mod forecast;
 mod heads;
 mod incident;
 mod models;
+mod peers;
 #[cfg(test)]
 mod reference;
 mod refractory;
@@ -36,6 +38,7 @@ mod sketch;
 mod verdict;
 
 pub use models::COMPONENTS;
+pub use peers::{MAX_PEERS, PeerFinding, PeerGroup, PeerModel, PeerParameters, PeerValue};
 pub use series::Series;
 pub use sketch::{MAX_BINS, RELATIVE_ACCURACY, Sketch};
 pub use verdict::{Direction, Finding, Parameters, Quantity, Reason, State, Verdict};
