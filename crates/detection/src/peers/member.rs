@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::newcomers::Early;
 use crate::incident::Incident;
 
 /// Smoothing of the level: a mean age of three steps.
@@ -12,14 +13,20 @@ const CHANGE_RATE: f64 = 0.125;
 const SLOW: f64 = 1.0 / 1_000.0;
 /// As `SLOW` when a deviation has lasted so long that it is the new normal.
 const ADOPT: f64 = 1.0 / 30.0;
-/// A member's own past counts as much as its siblings' after this many steps.
-const OWN: f64 = 120.0;
+/// What a newcomer inherits counts as this many steps.
+const INHERITED: f64 = 120.0;
+/// Of one way off the group learns this many steps, so that what goes off slowly does not hide itself.
+const TEACHING: u32 = 20;
+/// A newcomer's own past counts as much as that of earlier ones after this many steps.
+pub(super) const UNCERTAIN: f64 = 30.0;
 /// Steps after which a newcomer is one no more.
 pub(super) const SETTLED: u32 = 128;
 /// Deviations are learnt up to this many usual ones.
 const CLIP: f64 = 3.0;
 /// Relative changes below this are no spread.
 const LEAST_CHANGE: f64 = 0.01;
+/// Usual deviations of the spread are at least this, as a logarithm.
+const LEAST_SPREAD: f64 = 0.2;
 /// Levels below this do not matter: half a percent.
 const LEAST_LEVEL: f64 = 0.005;
 /// Nothing is further away.
@@ -65,6 +72,10 @@ pub(super) struct Member {
     /// How far the logarithm of their ratio usually goes.
     pub(super) spread_variance: f64,
     spread: f64,
+    /// Steps in a row in which it was far off.
+    off: u32,
+    /// What it showed while it was new.
+    pub(super) early: Option<Box<Early>>,
     /// In which of the last steps it stood apart, the last in the lowest bit.
     apart: u8,
     pub(super) incident: Incident,
@@ -106,6 +117,8 @@ impl Member {
             usual_change: 0.0,
             spread_variance: 0.0,
             spread: 0.0,
+            off: 0,
+            early: (!founding).then(Box::default),
             apart: 0,
             incident: Incident::default(),
         }
@@ -121,20 +134,23 @@ impl Member {
     pub(super) fn follow(&mut self, deviation: f64, uncertain: f64, typical: &Typical) -> Features {
         if self.seen == 0 {
             // A founding member is where it is; of a newcomer the deviation counts at once.
-            self.level = if self.founding { 0.0 } else { deviation };
-            self.offset = if self.founding { deviation } else { 0.0 };
-            self.last = if self.founding { 0.0 } else { deviation };
-            (self.change, self.usual_change) = (typical.change, typical.change);
+            if self.founding {
+                self.offset = deviation;
+            } else {
+                (self.level, self.last) = (deviation, deviation);
+            }
+            (self.variance, self.change, self.usual_change) = (typical.variance, typical.change, typical.change);
+            self.spread_variance = typical.spread;
         } else {
-            let deviation = if self.founding && self.seen < SETTLED { deviation.clamp(-10.0, 10.0) } else { deviation };
             self.level += (deviation - self.level) * LEVEL_RATE;
             let change = (deviation - self.last).abs();
-            self.change += (change - self.change) * CHANGE_RATE.max(1.0 / f64::from(self.seen));
+            self.change += (change - self.change) * CHANGE_RATE;
             self.last = deviation;
         }
-        let variance = self.shrunk(self.variance, typical.variance) + uncertain * uncertain;
-        let scale = variance.sqrt().max(LEAST_LEVEL);
-        let usual_change = self.shrunk(self.usual_change, typical.change);
+        let young = self.founding && self.seen < SETTLED;
+        let usual = |own: f64, typical: f64| if young { own.max(typical) } else { own };
+        let scale = (usual(self.variance, typical.variance) + uncertain * uncertain).sqrt().max(LEAST_LEVEL);
+        let usual_change = usual(self.usual_change, typical.change);
         Features {
             level: (self.level / scale).clamp(-FARTHEST, FARTHEST),
             spread: ((self.change + LEAST_CHANGE) / (usual_change + LEAST_CHANGE)).ln().clamp(-5.0, 5.0),
@@ -143,19 +159,15 @@ impl Member {
     }
 
     /// The feature made of what this member's spread is beyond that of all.
-    pub(super) fn spread(&mut self, excess: f64, typical: &Typical) -> f64 {
+    pub(super) fn spread(&mut self, excess: f64) -> f64 {
         self.spread = excess;
-        let usual = self.shrunk(self.spread_variance, typical.spread).sqrt().max(0.1);
-        (excess / usual).min(FARTHEST)
+        (excess / self.spread_variance.sqrt().max(LEAST_SPREAD)).min(FARTHEST)
     }
 
-    /// Of its own past and its siblings', weighted by how long its own is.
-    fn shrunk(&self, own: f64, typical: f64) -> f64 {
-        if self.founding && self.seen < SETTLED {
-            return own.max(typical);
-        }
-        let seen = f64::from(self.seen);
-        (own * seen + typical * OWN) / (seen + OWN)
+    /// Notes whether it is far off; whether the group learns from it.
+    pub(super) fn teaches(&mut self, off: bool) -> bool {
+        self.off = if off { self.off.saturating_add(1) } else { 0 };
+        !self.incident.is_on() && self.off <= TEACHING
     }
 
     /// Notes whether it stands apart in this step; whether it has done so for long enough.
@@ -168,25 +180,25 @@ impl Member {
 
     /// Learns from the step that was followed. During an incident nothing is learnt, until it is the new normal.
     pub(super) fn learn(&mut self, bucket_seconds: f64) {
-        let seen = f64::from(self.seen);
+        let seen = f64::from(self.seen) + if self.founding { 0.0 } else { INHERITED };
+        let offset_rate = if self.founding { 1.0 / (seen + 1.0) } else { 1.0 / (f64::from(self.seen) + UNCERTAIN) };
         self.seen = self.seen.saturating_add(1);
         if self.incident.is_young(bucket_seconds) {
             return;
         }
-        let rate = if self.incident.is_on() { ADOPT } else { SLOW };
-        let young = if self.founding { 1.0 / (seen + 1.0) } else { 1.0 / (seen + 60.0) };
-        let usual = self.variance.sqrt();
-        let clip = if self.incident.is_on() || usual <= 0.0 { f64::INFINITY } else { CLIP * usual.max(LEAST_LEVEL) };
-        // The level, not the deviation: its steps are what is clipped, and it lags by three steps only.
-        let learnt = self.level.clamp(-clip, clip);
-        let step = learnt * rate.max(young);
+        let adopts = self.incident.is_on();
+        let usual = self.variance.sqrt().max(LEAST_LEVEL);
+        let clip = if adopts || !self.is_settled() { f64::INFINITY } else { CLIP * usual };
+        // The level, not the deviation: it lags by three steps only.
+        let step = self.level.clamp(-clip, clip) * offset_rate.max(if adopts { ADOPT } else { SLOW });
+        let level = self.level.clamp(-CLIP * usual, CLIP * usual);
         self.offset += step;
         self.level -= step;
         self.last -= step;
-        let follow = |old: f64, new: f64, rate: f64| old + (new - old) * rate.max(1.0 / (seen + 1.0));
-        self.variance = follow(self.variance, learnt * learnt, SLOW);
-        let change = if self.usual_change > 0.0 { self.change.min(CLIP * (self.usual_change + LEAST_CHANGE)) } else { self.change };
-        self.usual_change = follow(self.usual_change, change, rate);
-        self.spread_variance = follow(self.spread_variance, self.spread.min(1.0).powi(2), SLOW);
+        let follow = |old: f64, new: f64| old + (new - old) * SLOW.max(1.0 / (seen + 1.0));
+        self.variance = follow(self.variance, level * level);
+        let change = if self.seen > 1 { self.change.min(CLIP * (self.usual_change + LEAST_CHANGE)) } else { self.change };
+        self.usual_change = follow(self.usual_change, change);
+        self.spread_variance = follow(self.spread_variance, self.spread.min(1.0).powi(2));
     }
 }

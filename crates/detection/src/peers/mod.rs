@@ -327,7 +327,7 @@ impl PeerGroup {
         let all = median(&mut spreads).max(0.0);
         for p in &mut *present {
             if let Some((_, member)) = self.members.get_mut(p.place) {
-                p.features.spread = member.spread((p.features.spread - all).max(0.0), &typical);
+                p.features.spread = member.spread((p.features.spread - all).max(0.0));
             }
         }
     }
@@ -465,13 +465,17 @@ impl PeerGroup {
     }
 
     fn learn(&mut self, present: &[Present], common: f64) {
-        let calm = present.iter().filter(|p| self.member(p).is_some_and(|m| !m.incident.is_on()));
-        self.distances.learn(calm.map(|p| p.features.distance()).fold(0.0, f64::max));
+        let reach = self.distances.tail_start().unwrap_or(f64::INFINITY);
+        let mut largest: f64 = 0.0;
         for p in present {
             let Some((_, member)) = self.members.get_mut(p.place) else { continue };
-            self.newcomers.learn(member, p.learnt - common - member.offset);
+            if member.teaches(p.features.distance() > reach) {
+                largest = largest.max(p.features.distance());
+            }
+            self.newcomers.follow(member, p.learnt - common);
             member.learn(self.bucket_seconds);
         }
+        self.distances.learn(largest);
         self.seen = self.seen.saturating_add(1);
     }
 }
