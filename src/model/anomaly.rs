@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Entity, Environment, Signal, UnixNanos};
+use super::{Entity, Environment, IncidentRef, Signal, UnixNanos};
 
 /// Bands of the score, as users of Elastic's anomaly detection know them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -151,6 +151,9 @@ pub struct Anomaly {
     pub direction: Direction,
     /// Why, strongest first.
     pub reasons: Vec<Reason>,
+    /// The incident that it belongs to; none before anomalies are grouped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incident: Option<IncidentRef>,
 }
 
 impl Anomaly {

@@ -62,6 +62,7 @@ impl Finder<'_> {
             severity: Severity::of(finding.score),
             direction: direction(finding, quantity, observed),
             reasons: sentences.reasons(finding),
+            incident: None,
         })
     }
 
