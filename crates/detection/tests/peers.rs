@@ -98,7 +98,12 @@ impl Cluster {
             Memory | Requests => 0.15,
             Cpu | Latency | Errors => 0.08,
         };
-        Pod { name: format!("pod-{:04}", self.names), factor: (differ * self.chance.normal()).exp() * self.release, drift: 0.0, born }
+        Pod {
+            name: format!("pod-{:04}", self.names),
+            factor: (differ * self.chance.normal()).exp() * self.release,
+            drift: 0.0,
+            born,
+        }
     }
 
     /// The values of one minute; `bad` is which pod has which fault, and since when.
@@ -116,7 +121,13 @@ impl Cluster {
                 wrong = match fault {
                     Fault::Times(factor) | Fault::BadNewcomer(factor) => factor,
                     Fault::Leak => 1.0 + ((minute - since) as f64 / 180.0).min(1.0),
-                    Fault::Unsteady => if self.chance.uniform() < 0.5 { 0.4 } else { 1.8 },
+                    Fault::Unsteady => {
+                        if self.chance.uniform() < 0.5 {
+                            0.4
+                        } else {
+                            1.8
+                        }
+                    }
                 };
             }
             let (keep, noise) = match self.measured {
@@ -260,7 +271,11 @@ fn measured() {
     let (seeds, days) = (8, 14);
     for model in [PeerModel::Dbscan, PeerModel::Kmeans] {
         let threshold = std::env::var("PEERS_THRESHOLD").ok().and_then(|t| t.parse().ok());
-        let parameters = PeerParameters { model, threshold: threshold.unwrap_or(PeerParameters::default().threshold), ..PeerParameters::default() };
+        let parameters = PeerParameters {
+            model,
+            threshold: threshold.unwrap_or(PeerParameters::default().threshold),
+            ..PeerParameters::default()
+        };
         let (mut total, mut watched) = (0, 0);
         for measured in ALL {
             let (found, group_days) = false_findings(measured, &parameters, seeds, days);

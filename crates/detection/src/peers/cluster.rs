@@ -1,11 +1,11 @@
 //! Who stands outside the clusters of the others. Both are deterministic: neither draws a random number.
 
 use linfa::DatasetBase;
+use linfa::ParamGuard;
 use linfa::traits::{Fit, Predict, Transformer};
 use linfa_clustering::{Dbscan, KMeans, KMeansInit};
 use linfa_nn::CommonNearestNeighbour;
 use linfa_nn::distance::L2Dist;
-use linfa::ParamGuard;
 use ndarray::Array2;
 
 /// Most centres that k-means tries.
@@ -45,7 +45,8 @@ pub(super) fn kmeans(points: &[[f64; 2]], reach: f64) -> Vec<bool> {
     let starts = far_apart(points, MOST_CENTRES);
     for centres in 2..=starts.len() {
         let Some(start) = starts.get(..centres).and_then(matrix) else { continue };
-        let parameters = KMeans::params(centres).n_runs(1).max_n_iterations(ITERATIONS).init_method(KMeansInit::Precomputed(start));
+        let parameters =
+            KMeans::params(centres).n_runs(1).max_n_iterations(ITERATIONS).init_method(KMeansInit::Precomputed(start));
         let Ok(model) = parameters.fit(&data) else { continue };
         let of = model.predict(data.records()).to_vec();
         let separation = silhouette(points, &of);

@@ -357,9 +357,7 @@ impl PeerGroup {
         let suspects: Vec<bool> = present
             .iter()
             .zip(&surprises)
-            .map(|(p, surprise)| {
-                ready && *surprise >= parameters.threshold && self.is_worth_it(p, common, middle, parameters)
-            })
+            .map(|(p, surprise)| ready && *surprise >= parameters.threshold && self.is_worth_it(p, common, middle, parameters))
             .collect();
         let apart = if suspects.contains(&true) { self.apart(present, parameters) } else { vec![false; present.len()] };
         let mut findings = Vec::new();
