@@ -396,6 +396,7 @@ mod tests {
             severity: Severity::Critical,
             direction,
             reasons: Vec::new(),
+            past: None,
             incident: None,
         }
     }

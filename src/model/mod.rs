@@ -13,7 +13,7 @@ mod telemetry;
 mod time;
 mod traces;
 
-pub use anomaly::{Anomaly, DetectorRef, Direction, Reason, Severity, Window};
+pub use anomaly::{Anomaly, DetectorRef, Direction, Past, Reason, Severity, Similar, Window};
 pub use attributes::{Attribute, AttributeRange, Attributes, Value};
 pub use entity::Entity;
 pub use environment::Environment;

@@ -52,6 +52,7 @@ fn anomaly(id: &str, environment: &str) -> Anomaly {
         severity: Severity::Critical,
         direction: Direction::Spike,
         reasons: vec![Reason { component: "ar4".to_owned(), surprise: 4.0, share: 1.0, text: "it rose".to_owned() }],
+        past: None,
         incident: Some(IncidentRef { id: "incident".to_owned(), lead: id == "a0" }),
     }
 }

@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::budget::{self, AlertsConfig};
 use super::incidents::IncidentsConfig;
+use super::joint::{Entities, Peers};
 use crate::config::Duration;
 use crate::pipeline::Problem;
 
@@ -67,6 +68,12 @@ pub struct Config {
     /// How anomalies that belong together become one incident, which is what people are alerted on.
     #[serde(default)]
     pub incidents: IncidentsConfig,
+    /// Series of one entity, judged together.
+    #[serde(default)]
+    pub entities: Entities,
+    /// Instances of one metric, compared with each other.
+    #[serde(default)]
+    pub peers: Peers,
 }
 
 impl Default for Config {
@@ -85,6 +92,8 @@ impl Default for Config {
             min_error_share_deviation: min_error_share_deviation(),
             alerts: None,
             incidents: IncidentsConfig::default(),
+            entities: Entities::default(),
+            peers: Peers::default(),
         }
     }
 }
@@ -205,6 +214,9 @@ pub(super) fn check(config: &serde_json::Value) -> Vec<Problem> {
     }
     if let Some(message) = range(config.min_error_share_deviation, 0.0, 1.0) {
         problem("min_error_share_deviation", message, None);
+    }
+    for (key, message) in config.peers.problems() {
+        problems.push(Problem { path: vec!["peers".to_owned(), key.to_owned()], message, hint: None, fatal: true });
     }
     problems
 }

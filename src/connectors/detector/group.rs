@@ -63,13 +63,23 @@ pub(super) struct Closing<'a> {
     pub(super) sources: &'a Sources,
     pub(super) parameters: &'a Parameters,
     pub(super) min_samples: f64,
+    /// Whether all values are handed on, or those only that are a finding or out of their bounds.
+    pub(super) all: bool,
 }
 
-/// A value that was judged and is a finding, or at least out of its bounds.
+/// A value that was judged.
 pub(super) struct Judged {
     pub(super) bucket: u64,
     pub(super) taken: Taken,
     pub(super) verdict: Verdict,
+}
+
+impl Judged {
+    /// Whether an incident of the series would not be over.
+    pub(super) fn is_out_of_bounds(&self) -> bool {
+        let value = self.taken.value;
+        self.verdict.lower.is_some_and(|lower| value < lower) || self.verdict.upper.is_some_and(|upper| value > upper)
+    }
 }
 
 impl Group {
@@ -169,20 +179,16 @@ impl Group {
         (closing.timing.bucket / UnixNanos::SECOND) as f64
     }
 
-    fn judge(&mut self, key: &Key, at: u64, taken: Taken, closing: &Closing<'_>, judged: &mut Vec<Judged>) {
+    fn judge(&mut self, key: &Key, at: u64, taken: Taken, closing: &Closing<'_>, judgements: &mut Vec<Judged>) {
         let seconds = self.seconds(closing);
         let Some(place) = key.kind.functions().iter().position(|f| *f == taken.function) else { return };
         let Some(slot) = self.series.get_mut(place) else { return };
         let series = slot.get_or_insert_with(|| Box::new(Series::new(key.kind.quantity(taken.function, &key.unit), seconds)));
         let time = UnixNanos(at.saturating_mul(closing.timing.bucket)).secs_f64();
         let verdict = series.observe(time, taken.value, taken.samples, closing.parameters);
-        if verdict.finding.is_some() || out_of_bounds(&verdict, taken.value) {
-            judged.push(Judged { bucket: at, taken, verdict });
+        let judged = Judged { bucket: at, taken, verdict };
+        if closing.all || judged.verdict.finding.is_some() || judged.is_out_of_bounds() {
+            judgements.push(judged);
         }
     }
-}
-
-/// Whether an incident of the series would not be over.
-fn out_of_bounds(verdict: &Verdict, value: f64) -> bool {
-    verdict.lower.is_some_and(|lower| value < lower) || verdict.upper.is_some_and(|upper| value > upper)
 }

@@ -8,6 +8,7 @@ mod core;
 mod group;
 mod incidents;
 mod intake;
+mod joint;
 mod merge;
 mod points;
 mod reading;

@@ -86,11 +86,11 @@ fn run(shard: usize, mut core: Core, mut commands: mpsc::Receiver<Command>, shar
 }
 
 fn count(outcome: &Outcome, shared: &Shared) {
-    let Outcome { dropped, closed, added, forgotten, .. } = outcome;
+    let Outcome { dropped, closed, added, forgotten, events, .. } = outcome;
     let late = dropped.get("late").copied().unwrap_or(0);
-    for (event, times) in
-        [("late_observations", late), ("buckets_closed", *closed), ("series_added", *added), ("series_forgotten", *forgotten)]
-    {
+    let own =
+        [("late_observations", late), ("buckets_closed", *closed), ("series_added", *added), ("series_forgotten", *forgotten)];
+    for (event, times) in own.into_iter().chain(events.iter().map(|(event, times)| (*event, *times))) {
         if times > 0 {
             shared.counters.event(event, times);
         }

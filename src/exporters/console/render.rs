@@ -45,6 +45,9 @@ pub(super) fn reasons(out: &mut String, anomaly: &Anomaly, indent: &str) {
     for reason in anomaly.reasons.iter().filter(|reason| reason.share >= LEAST_SHARE).take(MOST_REASONS) {
         let _ = writeln!(out, "{indent}{dim}{:>6.0} %  {}{dim:#}", reason.share * 100.0, reason.text);
     }
+    if let Some(past) = &anomaly.past {
+        let _ = writeln!(out, "{indent}{dim}          {}{dim:#}", past.text());
+    }
 }
 
 /// Who does what: `checkout POST /pay: latency p99 412 ms, 4.3x the expected 95 ms (usual: 60 ms to 130 ms; 42 calls)`.

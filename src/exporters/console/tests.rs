@@ -47,6 +47,7 @@ pub(super) fn anomaly() -> Anomaly {
                 text: "after the last four minutes 97 ms were to be expected".into(),
             },
         ],
+        past: None,
         incident: None,
     }
 }

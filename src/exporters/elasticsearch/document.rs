@@ -145,6 +145,26 @@ struct Finding<'a> {
     /// By component of the model.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     explanation: BTreeMap<&'a str, Explanation<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    past: Option<History>,
+}
+
+/// How rare it is, and what it is like.
+#[derive(Debug, Serialize)]
+struct History {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rarest_in_s: Option<f64>,
+    unprecedented: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    similar: Option<Precedent>,
+    text: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Precedent {
+    time: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    likeness: Option<f64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -264,6 +284,12 @@ impl<'a> Finding<'a> {
             incident: anomaly.incident.as_ref(),
             source: Source { environment: anomaly.environment.as_str() },
             explanation: explanation.collect(),
+            past: anomaly.past.as_ref().map(|past| History {
+                rarest_in_s: finite(past.rarest_in),
+                unprecedented: past.unprecedented,
+                similar: past.similar.map(|s| Precedent { time: date(s.time), likeness: finite(s.likeness) }),
+                text: past.text(),
+            }),
         }
     }
 }
@@ -369,7 +395,7 @@ fn significant(value: f64) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::model::{DetectorRef, Environment, Reason, Window};
+    use crate::model::{DetectorRef, Environment, Past, Reason, Similar, Window};
     use proptest::prelude::*;
 
     pub(in crate::exporters::elasticsearch) fn anomaly(id: &str) -> Anomaly {
@@ -412,6 +438,11 @@ pub(super) mod tests {
                 },
                 Reason { component: "ar4".to_owned(), surprise: 4.0, share: 0.3, text: "it rose within one bucket".to_owned() },
             ],
+            past: Some(Past {
+                rarest_in: 1_036_800.0,
+                unprecedented: false,
+                similar: Some(Similar { time: UnixNanos::from_secs(1_787_963_220), likeness: 0.82 }),
+            }),
             incident: Some(IncidentRef { id: "o53xozlfnzsa".to_owned(), lead: true }),
         }
     }

@@ -33,6 +33,7 @@ fn anomaly(n: usize) -> Anomaly {
         severity: Severity::Critical,
         direction: Direction::Spike,
         reasons: Vec::new(),
+        past: None,
         incident: None,
     }
 }

@@ -41,6 +41,7 @@ pub(in crate::connectors::detector) fn anomaly(service: &str, minute: u64, score
         severity: Severity::of(score),
         direction: Direction::Spike,
         reasons: vec![Reason { component: "forecast".into(), surprise: 5.0, share: 1.0, text: "it rose".into() }],
+        past: None,
         incident: None,
     }
 }
