@@ -50,6 +50,8 @@ struct State {
     groups: Groups,
     open: BTreeMap<u64, Open>,
     graph: Graph,
+    /// The hour of event time in which old calls were forgotten last.
+    forgot: u64,
     budget: Option<Budget>,
 }
 
@@ -195,7 +197,11 @@ impl Incidents {
         let teller = teller(&self.environment, &self.state.graph, self.rule, threshold);
         let ended = over.iter().filter_map(|group| Some(self.state.open.remove(&group.number)?.over(group, &teller)));
         told.findings.incidents.extend(ended.collect::<Vec<Incident>>());
-        self.state.graph.forget(until);
+        let hour = until.secs() / 3600;
+        if hour > self.state.forgot {
+            self.state.forgot = hour;
+            self.state.graph.forget(until);
+        }
         if let (Some(budget), Some(alerts)) = (&mut self.state.budget, self.alerts) {
             told.threshold = budget.advance(until, alerts, self.default_threshold, self.rule);
         }
