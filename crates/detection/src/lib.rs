@@ -5,6 +5,7 @@
 //!
 //! - [`Sketch`] summarises the values of a bucket (quantiles that can be merged).
 //! - [`Series`] learns one series and judges every new value: [`Series::observe`].
+//! - [`Entity`] learns how several series of one entity behave together: [`Entity::observe`].
 //!
 //! ```
 //! use detection::{Parameters, Quantity, Series, State};
@@ -21,6 +22,7 @@
 //! ```
 
 mod calibrate;
+mod entity;
 mod forecast;
 mod heads;
 mod incident;
@@ -35,6 +37,7 @@ mod shape;
 mod sketch;
 mod verdict;
 
+pub use entity::{Carrier, Channel, Entity, EntityFinding, EntityVerdict, MOST_CHANNELS};
 pub use models::COMPONENTS;
 pub use series::Series;
 pub use sketch::{MAX_BINS, RELATIVE_ACCURACY, Sketch};
