@@ -31,15 +31,7 @@ pub(super) struct Slot {
 
 impl Slot {
     fn new(index: u32) -> Self {
-        Self {
-            index,
-            seen: 0,
-            absent: 0,
-            judged: 0,
-            level: Moments::default(),
-            residual: Moments::default(),
-            surprise: 0.0,
-        }
+        Self { index, seen: 0, absent: 0, judged: 0, level: Moments::default(), residual: Moments::default(), surprise: 0.0 }
     }
 }
 
