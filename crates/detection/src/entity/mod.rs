@@ -19,7 +19,8 @@ use serde::{Deserialize, Serialize};
 use crate::heads;
 use crate::incident::Incident;
 use crate::refractory::Refractory;
-use crate::verdict::{Parameters, State};
+use crate::training::{State, Waiting};
+use crate::verdict::Parameters;
 use change::Change;
 use condition::Condition;
 use slots::{Place, Row, Slots};
@@ -147,7 +148,11 @@ impl Entity {
     /// Whether this entity can have findings yet.
     #[must_use]
     pub fn state(&self) -> State {
-        if self.seen < self.needed { State::Warming { seen: self.seen, needed: self.needed } } else { State::Ready }
+        if self.seen < self.needed {
+            State::Warming { seen: self.seen, needed: self.needed, reason: Waiting::Warmup }
+        } else {
+            State::Ready { trained: None }
+        }
     }
 
     /// Memory that this entity holds, in bytes; grows with the square of its series, of which at most
@@ -184,7 +189,7 @@ impl Entity {
         };
         let unfolds = self.found.is_some_and(|found| self.last_time.is_some_and(|time| time - found < UNFOLDING));
         let news = !unfolds && verdict.page >= parameters.page_threshold && self.incident.is_worse(verdict.page);
-        if news && self.state() == State::Ready {
+        if news && self.seen >= self.needed {
             verdict.finding = Some(EntityFinding {
                 score: heads::severity(verdict.page, parameters.page_threshold),
                 probability: 10f64.powf(-verdict.page),
