@@ -77,7 +77,7 @@ impl Span {
             self.total += 1;
         }
         self.seen = self.seen.saturating_add(1);
-        if self.seen % EVERY == 0 || self.seen == WARM {
+        if self.seen.is_multiple_of(EVERY) || self.seen == WARM {
             self.median = self.quantile(0.5);
             self.high = self.quantile(HIGH);
         }
