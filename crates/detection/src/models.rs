@@ -130,13 +130,10 @@ impl Models {
             return;
         }
         for _ in 0..missing {
+            // Coarser steps take what was seen alone.
             if let Some(value) = self.autoregression.expect() {
                 self.autoregression.shift(value);
                 self.every1.push(value);
-                self.push_three(value);
-                if self.push_ten(value) {
-                    self.residuals = (0.0, 0);
-                }
             }
         }
     }
