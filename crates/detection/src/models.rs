@@ -92,7 +92,7 @@ impl Models {
             time_of_day: Profile::new(DAY, DAY_PHASES, DAY_RATE),
             time_of_week: Profile::new(WEEK, WEEK_PHASES, WEEK_RATE),
             spread: Spread::new(DAY, DAY_PHASES, DAY_RATE),
-            every1: History::new(Kept::Mean, 1, 512),
+            every1: History::new(Kept::Mean, 1, 320),
             every3: History::new(Kept::Mean, 3, 256),
             every10: History::new(Kept::Mean, 10, TENS),
             highest: History::new(Kept::Highest, 10, TENS),
