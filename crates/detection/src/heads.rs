@@ -72,8 +72,8 @@ mod tests {
 
     #[test]
     fn one_head_alone_does_not_page() {
-        assert_eq!(page(&[9.0; 4], &[0.0; 4], &[0.0; 2], 0.0), 0.0);
-        assert_eq!(page(&[0.0; 4], &[9.0; 4], &[9.0; 2], 0.0), 0.0);
-        assert!((page(&[4.0; 4], &[4.0; 4], &[4.0; 2], 1.0) - 3.0).abs() < 1e-12);
+        assert_eq!(page(9.0, 0.0, 0.0, 0.0), 0.0);
+        assert_eq!(page(0.0, 9.0, 9.0, 0.0), 0.0);
+        assert!((page(4.0, 4.0, 4.0, 1.0) - 3.0).abs() < 1e-12);
     }
 }
