@@ -63,6 +63,8 @@ pub(super) struct Closing<'a> {
     pub(super) sources: &'a Sources,
     pub(super) parameters: &'a Parameters,
     pub(super) min_samples: f64,
+    /// Whether all values are handed on, or those with a finding only.
+    pub(super) all: bool,
 }
 
 /// A value that was judged.
@@ -176,7 +178,7 @@ impl Group {
         let series = slot.get_or_insert_with(|| Box::new(Series::new(key.kind.quantity(taken.function, &key.unit), seconds)));
         let time = UnixNanos(at.saturating_mul(closing.timing.bucket)).secs_f64();
         let verdict = series.observe(time, taken.value, taken.samples, closing.parameters);
-        if verdict.finding.is_some() {
+        if closing.all || verdict.finding.is_some() {
             judged.push(Judged { bucket: at, taken, verdict });
         }
     }

@@ -75,7 +75,7 @@ fn run(mut core: Core, mut commands: mpsc::Receiver<Command>, shared: &Shared) -
 }
 
 fn report(outcome: Outcome, shared: &Shared) -> Result<(), Unheard> {
-    let Outcome { anomalies, dropped, closed, added, forgotten } = outcome;
+    let Outcome { anomalies, dropped, closed, added, forgotten, events } = outcome;
     let found = anomalies.len() as u64;
     let late = dropped.get("late").copied().unwrap_or(0);
     for (event, times) in [
@@ -84,7 +84,10 @@ fn report(outcome: Outcome, shared: &Shared) -> Result<(), Unheard> {
         ("series_added", added),
         ("series_forgotten", forgotten),
         ("anomalies", found),
-    ] {
+    ]
+    .into_iter()
+    .chain(events)
+    {
         if times > 0 {
             shared.counters.event(event, times);
         }
