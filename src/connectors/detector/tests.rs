@@ -1,6 +1,7 @@
 //! The promises of the detector as a whole: the core without threads, then the connector with them.
 
 mod connector;
+mod joint;
 mod promises;
 
 use std::sync::Arc;
@@ -116,6 +117,7 @@ struct Bench {
     anomalies: Vec<Anomaly>,
     late: u64,
     closed: u64,
+    events: std::collections::BTreeMap<&'static str, u64>,
 }
 
 impl Bench {
@@ -125,13 +127,16 @@ impl Bench {
         let now = UnixNanos::from_secs(now);
         let cores = (0..shards).map(|_| Core::new(Arc::clone(&settings), now)).collect();
         let intake = Intake::new(&environment(), shards, settings.timing.bucket);
-        Self { cores, intake, now, anomalies: Vec::new(), late: 0, closed: 0 }
+        Self { cores, intake, now, anomalies: Vec::new(), late: 0, closed: 0, events: Default::default() }
     }
 
     fn account(&mut self, outcome: Outcome) {
         self.anomalies.extend(outcome.anomalies);
         self.late += outcome.dropped.get("late").copied().unwrap_or(0);
         self.closed += outcome.closed;
+        for (event, times) in outcome.events {
+            *self.events.entry(event).or_default() += times;
+        }
     }
 
     fn feed(&mut self, items: Vec<Observation>) {

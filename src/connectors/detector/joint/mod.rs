@@ -86,6 +86,12 @@ impl Stage {
         self.siblings.forget(key, bucket);
     }
 
+    /// How many entities and groups of siblings there are.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.entities.0.len() + self.siblings.0.len()
+    }
+
     /// Judges all buckets that are closed by all who take part.
     pub(super) fn judge(&mut self, finder: &Finder<'_>, settings: &Settings, events: &mut Events) -> Vec<Anomaly> {
         let of_entities = self.entities.judge(settings, events);
