@@ -168,14 +168,14 @@ fn name(shown: &Shown) -> String {
     format!("{} {}{which}", shown.key.metric, shown.taken.function.as_str())
 }
 
-/// `p99 412 ms, expected 95 ms, 5.2 standard deviations above its mean of days`.
+/// `span p99 412 ms, expected 95 ms, 5.2 standard deviations above its mean of days`.
 fn says(finder: &Finder<'_>, carrier: &Carrier, shown: &Shown) -> String {
     let (key, function) = (&shown.key, shown.taken.function);
     let scale = shown_per(key.kind.quantity(function, &key.unit), finder.bucket);
     let observed = shown.taken.value * scale;
     let expected = shown.verdict.expected.map(|expected| expected * scale).filter(|expected| expected.is_finite());
     let write = alike(&unit(key.kind, function, &key.unit), &[observed, expected.unwrap_or(observed)]);
-    let mut said = format!("{} {}", label(function), write(observed));
+    let mut said = format!("{} {}", name(shown), write(observed));
     if let Some(expected) = expected {
         said += &format!(", expected {}", write(expected));
     }
