@@ -21,10 +21,13 @@ const LARGEST: f64 = 50.0;
 const SHAPE12: usize = 1;
 
 /// How unusual this value is for its own series, -log10 units.
+///
+/// Models that have no components to tell have a severity; its scale is that of the series alike.
 pub(super) fn surprise(verdict: &Verdict) -> f64 {
     let [forecast, shape, day] = [AR, SHAPE12, TIME_OF_DAY].map(|component| verdict.surprises.get(component).copied());
     let known = |surprise: Option<f64>| surprise.filter(|surprise| surprise.is_finite()).unwrap_or(0.0);
-    0.4 * known(forecast) + 0.4 * known(day) + 0.2 * known(shape)
+    let surprise = 0.4 * known(forecast) + 0.4 * known(day) + 0.2 * known(shape);
+    if surprise > 0.0 { surprise } else { known(Some(verdict.point)) }
 }
 
 /// The series of one step, taken together.

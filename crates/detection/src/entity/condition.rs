@@ -15,8 +15,9 @@ const MEMORY: f64 = 7.0 * 86_400.0;
 const NEW_NORMAL: f64 = 2.0 * 86_400.0;
 /// Larger deviations count as so many standard deviations.
 pub(super) const LARGEST: f64 = 4.0;
-/// Steps before distances mean anything.
-const WARM: u32 = 250;
+/// Seconds and steps before distances mean anything.
+const WARM: f64 = 86_400.0;
+const WARM_STEPS: u32 = 240;
 /// Distances above so many times the usual one are unusual.
 const UNUSUAL: f64 = 2.0;
 /// Smallest share of its usual rate at which an unusual step is learnt.
@@ -31,6 +32,8 @@ pub(super) struct Condition {
     rate: f64,
     /// Unusual steps that make a new normal.
     patience: u32,
+    /// Steps before distances mean anything.
+    warm: u32,
     seen: u32,
     /// The usual distance.
     usual: f64,
@@ -45,6 +48,7 @@ impl Condition {
         Self {
             rate: (step / MEMORY).min(0.1),
             patience: (NEW_NORMAL / step) as u32,
+            warm: ((WARM / step) as u32).max(WARM_STEPS),
             seen: 0,
             usual: 1.0,
             unusual: 0,
@@ -62,8 +66,8 @@ impl Condition {
         self.patience
     }
 
-    /// Judges a step by the deviations of its values, then learns both: about 1 when usual, 0 while little is known.
-    pub(super) fn observe(&mut self, slots: &mut Slots, values: &Row, deviations: &Row) -> f64 {
+    /// Judges a step by the deviations of its values, then learns both: about 1 when usual; `None` while little is known.
+    pub(super) fn observe(&mut self, slots: &mut Slots, values: &Row, deviations: &Row) -> Option<f64> {
         let distance = self.correlation.distance(deviations);
         let weight = self.follow(distance);
         let mut rates = [0.0; MOST_CHANNELS];
@@ -75,14 +79,14 @@ impl Condition {
         }
         self.correlation.learn(deviations, &rates);
         self.seen = self.seen.saturating_add(1);
-        if self.seen > WARM { distance } else { 0.0 }
+        (self.seen > self.warm).then_some(distance)
     }
 
     /// How much of its usual rate this step is learnt with.
     fn follow(&mut self, distance: f64) -> f64 {
         let rate = (1.0 / f64::from(self.seen.saturating_add(1))).max(self.rate);
-        if self.seen < WARM {
-            if self.seen > WARM / 2 {
+        if self.seen < self.warm {
+            if self.seen > self.warm / 2 {
                 self.usual += rate.max(0.01) * (distance - self.usual);
             }
             return 1.0;

@@ -113,19 +113,29 @@ impl Correlation {
         (squares, count, solved)
     }
 
+    /// Factors anew. Pairs that were learnt from different steps need not fit together; each row is cut to what is
+    /// left of its length 1, so that the factor is always that of some correlation matrix.
     fn refactor(&mut self) {
         self.until_factored = EVERY;
         for row in 0..self.size {
-            for column in 0..=row {
-                let mut left = if row == column { 1.0 } else { (1.0 - SHRINKAGE) * self.correlation(row, column) };
+            let mut left = 1.0;
+            for column in 0..row {
+                let mut rest = (1.0 - SHRINKAGE) * self.correlation(row, column);
                 for before in 0..column {
-                    left -= self.cell(row, before) * self.cell(column, before);
+                    rest -= self.cell(row, before) * self.cell(column, before);
                 }
-                let value = if row == column { left.max(SMALLEST).sqrt() } else { left / self.cell(column, column) };
-                if let Some(cell) = self.factor.get_mut(start(row) + column) {
-                    *cell = narrow(value);
-                }
+                let longest = (left - SMALLEST).max(0.0_f64).sqrt();
+                let value = (rest / self.cell(column, column)).clamp(-longest, longest);
+                left -= value * value;
+                self.set(row, column, value);
             }
+            self.set(row, row, left.max(SMALLEST).sqrt());
+        }
+    }
+
+    fn set(&mut self, row: usize, column: usize, value: f64) {
+        if let Some(cell) = self.factor.get_mut(start(row) + column) {
+            *cell = narrow(value);
         }
     }
 

@@ -22,7 +22,8 @@ pub struct EntityVerdict {
     pub point: f64,
     /// `point` less the rarity penalty; 0 unless it exceeds what was emitted shortly before.
     pub alert: f64,
-    /// As `alert`, with a shorter pause; 0 unless it exceeds what was emitted shortly before.
+    /// As `alert`, less a reserve for the uncertainty of the tail and with a shorter pause; 0 unless it exceeds what
+    /// was emitted shortly before.
     pub page: f64,
     /// Set when an incident of the entity as a whole begins, and again only when it becomes clearly worse.
     pub finding: Option<EntityFinding>,
