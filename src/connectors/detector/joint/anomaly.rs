@@ -7,7 +7,7 @@ use detection::{Carrier, Direction as Way, PeerModel, Quantity};
 use super::super::anomaly::{Finder, VERSION, shown_per, unit};
 use super::super::bucket::{Function, Kind};
 use super::super::group::Key;
-use super::entities::{self, Shown};
+use super::entities::{self, FAR, Shown};
 use super::{Settings, siblings};
 use crate::model::{Anomaly, DetectorRef, Direction, Entity, Reason, Severity, Signal, UnixNanos, Window};
 use crate::text::alike;
@@ -21,8 +21,6 @@ const JOINT: &str = "joint";
 /// Carriers that are named, and the least share of one.
 const NAMED: usize = 5;
 const LEAST_SHARE: f64 = 0.05;
-/// Standard deviations from the mean of days that are worth a word.
-const FAR: f64 = 3.0;
 
 /// An instance that behaves unlike its siblings: an anomaly of its series.
 pub(super) fn of_peer(finder: &Finder<'_>, found: &siblings::Found, settings: &Settings) -> Anomaly {

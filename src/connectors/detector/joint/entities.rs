@@ -5,7 +5,7 @@ use std::collections::btree_map::Entry;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use detection::{Channel, EntityFinding, MOST_CHANNELS, Verdict};
+use detection::{Carrier, Channel, EntityFinding, MOST_CHANNELS, Parameters, Quantity, Verdict};
 use hashbrown::HashMap;
 
 use super::super::bucket::{Function, Taken};
@@ -16,6 +16,14 @@ use crate::model::{Entity, UnixNanos};
 
 /// A finding is not news when series that were found by themselves carry this share of it.
 const KNOWN: f64 = 0.5;
+/// Series that carry this share of it must be off by something that is worth a word.
+const WORTH: f64 = 0.5;
+/// Together series are worth a word when they are off by this part of what one alone must be off by.
+const TOGETHER: f64 = 1.0 / 3.0;
+/// A series that carries more than this share is alone.
+const ALONE: f64 = 0.8;
+/// As far from the mean of days, in standard deviations, is off whatever was expected: what lasts is soon expected.
+pub(super) const FAR: f64 = 3.0;
 
 /// An entity in which attributes do not count: they tell its series apart.
 #[derive(Clone, Debug)]
@@ -78,7 +86,7 @@ pub(super) struct Found {
     pub(super) bucket: u64,
     pub(super) finding: EntityFinding,
     /// What the series that carry it show, with their shares; the strongest first.
-    pub(super) carriers: Vec<(detection::Carrier, Shown)>,
+    pub(super) carriers: Vec<(Carrier, Shown)>,
 }
 
 /// All entities of a shard.
@@ -126,6 +134,19 @@ impl AllEntities {
     }
 }
 
+/// Whether a series is so far off that it is worth a word, as one of several or alone.
+fn is_off(carrier: &Carrier, shown: &Shown, settings: &Settings) -> bool {
+    let Some(expected) = shown.verdict.expected else { return false };
+    let part = if carrier.share > ALONE { 1.0 } else { TOGETHER };
+    let Parameters { min_relative_deviation, min_ratio_deviation, .. } = settings.parameters;
+    let least = match shown.key.kind.quantity(shown.taken.function, &shown.key.unit) {
+        Quantity::Ratio => min_ratio_deviation,
+        _ => expected.abs() * min_relative_deviation,
+    };
+    let off = (shown.taken.value - expected).abs();
+    (off > 0.0 && off >= part * least) || (carrier.share <= ALONE && carrier.deviation.abs() >= FAR)
+}
+
 impl Joint {
     fn judge(
         &mut self,
@@ -155,10 +176,15 @@ impl Joint {
             *events.entry("entities_already_found").or_default() += 1;
             return None;
         }
-        let of = |carrier: &detection::Carrier| {
+        let of = |carrier: &Carrier| {
             numbered.iter().find(|(index, _)| *index == carrier.index).map(|(_, s)| (*carrier, Shown::clone(s)))
         };
-        let carriers = finding.carriers.iter().filter_map(of).collect();
+        let carriers: Vec<(Carrier, Shown)> = finding.carriers.iter().filter_map(of).collect();
+        let worth: f64 = carriers.iter().filter(|(c, s)| is_off(c, s, settings)).map(|(c, _)| c.share).sum();
+        if worth < WORTH {
+            *events.entry("entities_too_small").or_default() += 1;
+            return None;
+        }
         let entity = Arc::new(Entity { attributes: Vec::new(), ..Entity::clone(entity) });
         Some(Found { entity, bucket, finding, carriers })
     }

@@ -118,6 +118,99 @@ fn neither_shards_nor_pieces_nor_a_restart_change_what_is_found_jointly() {
     }
 }
 
+/// One healthy service in one minute: a daily rhythm, drifting load and latency, one call in a hundred failing.
+struct Service {
+    seed: u64,
+    drift: f64,
+}
+
+impl Service {
+    fn chance(&mut self) -> f64 {
+        self.seed = self.seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut x = self.seed;
+        x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((x ^ (x >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    fn normal(&mut self) -> f64 {
+        (-2.0 * (1.0 - self.chance()).ln()).sqrt() * (2.0 * std::f64::consts::PI * self.chance()).cos()
+    }
+
+    /// `worse` is what traffic, latency and errors are multiplied with.
+    fn minute(&mut self, name: &str, minute: u64, worse: [f64; 3]) -> Vec<Observation> {
+        let day = (minute as f64 / 1440.0 * 2.0 * std::f64::consts::PI).sin();
+        self.drift = 0.95 * self.drift + 0.03 * self.normal();
+        let mean = 120.0 * (1.0 + 0.7 * day) * (1.0 + self.drift) * worse[0];
+        let count = (mean + mean.sqrt() * self.normal()).round().max(0.0);
+        let errors = (0..count as u32).filter(|_| self.chance() < 0.01 * worse[2]).count() as f64;
+        let second = BEGIN + minute * MINUTE;
+        let slow = 0.1 * (1.0 + 0.2 * day) * (0.05 * self.normal()).exp() * worse[1];
+        let mut latency = Sketch::new();
+        for _ in 0..count as u32 {
+            latency.add(slow * (0.4 * self.normal()).exp(), 1.0);
+        }
+        let entity = Entity { operation: Some("POST /pay".into()), kind: Some(SpanKind::Server), ..Entity::service(name) };
+        vec![observation(entity, "span", second, Measure::Calls { count, errors, latency })]
+    }
+}
+
+/// Printed with `cargo test --lib detector::tests::joint::measured -- --ignored --nocapture`.
+#[test]
+#[ignore = "measures for minutes"]
+fn measured() {
+    let (days, services) = (7u64, 12u64);
+    let mut cost = [0.0; 2];
+    for (place, enabled) in [false, true].into_iter().enumerate() {
+        let entities = serde_json::from_value(serde_json::json!({ "enabled": enabled })).unwrap();
+        let mut bench = Bench::new(&Config { entities, ..Config::default() }, 1, LATER);
+        let mut all: Vec<Service> = (0..services).map(|seed| Service { seed: seed * 77, drift: 0.0 }).collect();
+        for minute in 0..days * 1440 {
+            let items = all.iter_mut().enumerate().flat_map(|(i, s)| s.minute(&format!("s{i}"), minute, [1.0; 3])).collect();
+            let started = std::time::Instant::now();
+            bench.feed(items);
+            cost[place] += started.elapsed().as_secs_f64();
+        }
+        let by = |kind: &str| bench.found().iter().filter(|a| a.detector.kind == kind).count();
+        println!(
+            "entities {enabled}: {} findings of series, {} of entities in {} healthy entity-days; {:?}",
+            by("ensemble"),
+            by("entity"),
+            days * services,
+            bench.events
+        );
+        for one in bench.found().iter().filter(|a| a.detector.kind == "entity") {
+            println!("  {:.1} {}", one.score, one.reasons[0].text);
+        }
+    }
+    let buckets = (days * services * 1440) as f64;
+    println!(
+        "a bucket of an entity of five series: {:.1} us, judged jointly {:.1} us more",
+        cost[0] / buckets * 1e6,
+        (cost[1] - cost[0]) / buckets * 1e6
+    );
+    for worse in [[0.8, 1.15, 2.0], [0.7, 1.25, 3.0], [0.6, 1.4, 4.0]] {
+        let mut found = [0, 0];
+        for seed in 0..12u64 {
+            let mut bench = Bench::new(&Config::default(), 1, LATER);
+            let mut service = Service { seed: 1000 + seed, drift: 0.0 };
+            let begin = 3 * 1440 + seed * 100;
+            for minute in 0..begin + 30 {
+                bench.feed(service.minute("s", minute, if minute < begin { [1.0; 3] } else { worse }));
+            }
+            let late = |kind: &str| {
+                bench.found().iter().any(|a| a.detector.kind == kind && a.window.start.secs() >= BEGIN + begin * MINUTE)
+            };
+            found[0] += usize::from(late("ensemble"));
+            found[1] += usize::from(late("ensemble") || late("entity"));
+        }
+        println!(
+            "traffic, latency, errors times {worse:?}: series alone find {} of 12, with entities {} of 12",
+            found[0], found[1]
+        );
+    }
+}
+
 #[test]
 fn what_belongs_to_one_operation_of_a_service_lives_in_one_shard() {
     let entity = |instance: u32, operation: &str| Entity {
@@ -130,6 +223,19 @@ fn what_belongs_to_one_operation_of_a_service_lives_in_one_shard() {
     assert!((0..100).all(|i| shard_of(&entity(i, "POST /pay"), 16) == shard));
     let shards: std::collections::BTreeSet<usize> = (0..100).map(|i| shard_of(&entity(0, &format!("GET /{i}")), 16)).collect();
     assert!(shards.len() > 10, "operations spread: {shards:?}");
+}
+
+#[test]
+fn one_large_service_may_have_all_series_that_the_limit_allows() {
+    let mut bench = Bench::new(&Config { max_series: 40, ..config() }, 8, LATER);
+    let all: Vec<Observation> = (0..50).map(|i| on(&format!("pod-{i}"), "memory", BEGIN, 1.0)).collect();
+    bench.feed(all);
+    assert_eq!(bench.cores.iter().map(Core::series).sum::<usize>(), 40);
+    assert_eq!(bench.cores.iter().filter(|core| core.series() > 0).count(), 1, "one service, no operations: one shard");
+    assert_eq!(bench.cores[0].settings.held.load(std::sync::atomic::Ordering::Relaxed), 40);
+    let settings = Arc::clone(&bench.cores[0].settings);
+    drop(bench);
+    assert_eq!(settings.held.load(std::sync::atomic::Ordering::Relaxed), 0, "shards that end give back their room");
 }
 
 /// Twelve series of one entity, which share nothing but the moment of the fault: then all move a little.
