@@ -103,7 +103,7 @@ impl AllEntities {
             None => self.0.entry(whole).or_default(),
         };
         joint.collector.hold(horizon);
-        for Judged { bucket, taken, verdict } in judged {
+        for Judged { bucket, taken, verdict, .. } in judged {
             let Verdict { point, alert, page, expected, lower, upper, surprises, .. } = *verdict;
             let bare = Verdict { point, alert, page, expected, lower, upper, surprises, finding: None };
             let shown = Shown { key: key.clone(), taken: *taken, verdict: bare, found: verdict.finding.is_some() };
