@@ -5,8 +5,8 @@
 //!
 //! - [`Sketch`] summarises the values of a bucket (quantiles that can be merged).
 //! - [`Series`] learns one series and judges every new value: [`Series::observe`].
-//! - [`Entity`] learns how several series of one entity behave together: [`Entity::observe`].
 //! - [`PeerGroup`] judges the same quantity of several instances together: [`PeerGroup::observe`].
+//! - [`Entity`] learns how several series of one entity behave together: [`Entity::observe`].
 //!
 //! ```
 //! use detection::{Parameters, Quantity, Series, State};

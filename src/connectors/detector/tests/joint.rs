@@ -191,6 +191,7 @@ fn measured() {
     );
     for worse in [[0.8, 1.15, 2.0], [0.7, 1.25, 3.0], [0.6, 1.4, 4.0]] {
         let mut found = [0, 0];
+        let mut events: std::collections::BTreeMap<&str, u64> = Default::default();
         for seed in 0..12u64 {
             let mut bench = Bench::new(&Config::default(), 1, LATER);
             let mut service = Service { seed: 1000 + seed, drift: 0.0 };
@@ -203,6 +204,7 @@ fn measured() {
             };
             found[0] += usize::from(late("ensemble"));
             found[1] += usize::from(late("ensemble") || late("entity"));
+            bench.events.iter().for_each(|(event, times)| *events.entry(event).or_default() += times);
         }
         println!(
             "traffic, latency, errors times {worse:?}: series alone find {} of 12, with entities {} of 12",
