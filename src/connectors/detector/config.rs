@@ -30,8 +30,8 @@ pub struct Config {
     #[serde(default)]
     #[schemars(range(min = 0, max = 64))]
     pub shards: usize,
-    /// How many series are learnt at most; what belongs to further ones is dropped (`series_limit`). The limit
-    /// is divided evenly between the shards.
+    /// How many series are learnt at most; what belongs to further ones is dropped
+    /// (`series_limit`).
     #[serde(default = "max_series")]
     #[schemars(range(min = 1, max = 10_000_000))]
     pub max_series: usize,

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 
 use detection::Parameters;
 use hashbrown::HashMap;
@@ -27,15 +29,17 @@ pub(super) struct Settings {
     pub(super) min_samples: f64,
     /// In nanoseconds.
     pub(super) forget_after: u64,
-    /// Of this shard.
+    /// Of all shards together.
     pub(super) max_series: usize,
+    /// How many series they hold.
+    pub(super) held: Arc<AtomicUsize>,
     /// What is judged together.
     pub(super) joint: joint::Settings,
 }
 
 impl Settings {
-    /// Of one of `shards` shards.
-    pub(super) fn new(environment: &Environment, name: &str, config: &Config, shards: usize) -> Self {
+    /// One for all shards of a detector.
+    pub(super) fn new(environment: &Environment, name: &str, config: &Config) -> Self {
         let nanos = |d: crate::config::Duration| u64::try_from(d.get().as_nanos()).unwrap_or(u64::MAX);
         let timing = Timing {
             bucket: nanos(config.bucket).max(UnixNanos::SECOND),
@@ -49,7 +53,8 @@ impl Settings {
             parameters: config.parameters(),
             min_samples: config.min_samples,
             forget_after: nanos(config.forget_after),
-            max_series: config.max_series.div_ceil(shards.max(1)),
+            max_series: config.max_series,
+            held: Arc::default(),
             joint: joint::Settings::new(config, timing.bucket),
         }
     }
@@ -132,7 +137,7 @@ impl Core {
 
     /// Puts back what was saved.
     pub(super) fn restore(&mut self, key: Key, group: Group) {
-        self.series += key.kind.functions().len();
+        self.grow(key.kind.functions().len());
         self.groups.insert(key, group);
     }
 
@@ -197,10 +202,10 @@ impl Core {
                 if at < open_from {
                     return Err("late");
                 }
-                if self.series + needed > self.settings.max_series {
+                if self.settings.held.load(Relaxed) + needed > self.settings.max_series {
                     return Err("series_limit");
                 }
-                self.series += needed;
+                self.grow(needed);
                 outcome.added += needed as u64;
                 self.groups.entry(key.clone()).or_insert_with(|| Group::new(key.kind))
             }
@@ -252,15 +257,31 @@ impl Core {
             }
             alive
         });
-        self.series = self.series.saturating_sub(forgotten);
+        self.shrink(forgotten);
         outcome.forgotten += forgotten as u64;
         outcome.found.anomalies.extend(self.joint.judge(&finder, &settings.joint, &mut outcome.events));
         self.swept = horizons;
     }
 
+    fn grow(&mut self, series: usize) {
+        self.series += series;
+        self.settings.held.fetch_add(series, Relaxed);
+    }
+
+    fn shrink(&mut self, series: usize) {
+        self.series = self.series.saturating_sub(series);
+        self.settings.held.fetch_sub(series, Relaxed);
+    }
+
     /// How many series there are or may come to be.
     pub(super) const fn series(&self) -> usize {
         self.series
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        self.settings.held.fetch_sub(self.series, Relaxed);
     }
 }
 

@@ -75,8 +75,7 @@ struct Detector {
 #[async_trait]
 impl Connector for Detector {
     async fn run(self: Box<Self>, input: Input, output: Output) -> Result<(), ComponentError> {
-        let settings =
-            Arc::new(Settings::new(&self.context.environment, &self.context.id.to_string(), &self.config, self.shards));
+        let settings = Arc::new(Settings::new(&self.context.environment, &self.context.id.to_string(), &self.config));
         let bucket = settings.timing.bucket;
         let (cores, incidents, header) = self.load(settings).await?;
         let (reports, heard) = mpsc::channel(4 * self.shards);
