@@ -5,6 +5,9 @@
 //! accuracy csv DATA_DIR OUT_DIR    every CSV below DATA_DIR: OUT_DIR/<file>.scores.csv with point, alert and page score
 //! ```
 //!
+//! A fourth argument names the model: `ensemble` (the default), `isolation_forest`, `extended_isolation_forest` or
+//! `seasonal_band`.
+//!
 //! A value's scores depend on the rows before it alone. A row without a number as value is left out.
 
 use std::io::Write;
@@ -12,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use std::{env, fs, io};
 
-use detection::{Parameters, Quantity, Series};
+use detection::{ModelKind, ModelOptions, Parameters, Quantity, Series};
 
 /// NAB wants scores in 0..=1; scores of 20 and more are 1.
 const NAB_SCALE: f64 = 20.0;
@@ -20,9 +23,10 @@ const NAB_SCALE: f64 = 20.0;
 fn main() -> io::Result<()> {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let texts: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let [mode @ ("nab" | "csv"), data, out] = texts.as_slice() else {
-        return Err(io::Error::other("expected: accuracy nab NAB_DIR OUT_DIR | accuracy csv DATA_DIR OUT_DIR"));
+    let [mode @ ("nab" | "csv"), data, out, rest @ ..] = texts.as_slice() else {
+        return Err(io::Error::other("expected: accuracy nab NAB_DIR OUT_DIR [MODEL] | accuracy csv DATA_DIR OUT_DIR [MODEL]"));
     };
+    let parameters = Parameters { model: model(rest)?, ..Parameters::default() };
     let mut files = Vec::new();
     let root = if *mode == "nab" { Path::new(data).join("data") } else { PathBuf::from(data) };
     csv_files(&root, &mut files)?;
@@ -30,7 +34,6 @@ fn main() -> io::Result<()> {
     for file in &files {
         let table = read(file)?;
         let mut series = Series::new(Quantity::Level, step(&table));
-        let parameters = Parameters::default();
         let started = Instant::now();
         let mut last = f64::NEG_INFINITY;
         let verdicts: Vec<_> = table
@@ -78,6 +81,16 @@ fn main() -> io::Result<()> {
     }
     let micros = spent.as_secs_f64() * 1e6 / f64::from(u32::try_from(rows).unwrap_or(u32::MAX)).max(1.0);
     writeln!(io::stderr(), "{} files, {rows} rows, {micros:.2} us per observation, {largest} bytes per series", files.len())
+}
+
+/// The model that is named.
+fn model(names: &[&str]) -> io::Result<ModelOptions> {
+    use ModelKind::{Ensemble, ExtendedIsolationForest, IsolationForest, SeasonalBand};
+    let Some(name) = names.first() else { return Ok(ModelOptions::default()) };
+    let all = [Ensemble, IsolationForest, ExtendedIsolationForest, SeasonalBand];
+    let kind = all.into_iter().find(|kind| kind.as_str() == *name);
+    let kind = kind.ok_or_else(|| io::Error::other(format!("there is no model `{name}`")))?;
+    Ok(ModelOptions { kind, ..ModelOptions::default() })
 }
 
 struct Row {

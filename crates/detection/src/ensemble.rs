@@ -95,12 +95,12 @@ impl Model for Ensemble {
         let penalty = circumstances.penalty;
         let (point, slow) = surprises.split_at(POINT);
         let (novelty, calendar) = slow.split_at(NOVELTY);
-        let usual = self.usual(&memo.expected, circumstances.page_threshold + penalty, circumstances.incident);
+        let usual = self.usual(&memo.expected, circumstances.surprise_needed(1.0), circumstances.incident);
         let evidence = Evidence {
             point: heads::point(point),
             alert: heads::alert(slow, penalty),
             page: heads::page(point, novelty, calendar, penalty),
-            threshold: None,
+            score: heads::page(point, novelty, calendar, 0.0),
             expected: usual.map(|(expected, _)| expected),
             reach: usual.and_then(|(_, reach)| reach),
             unusual: matches!((memo.raws[TIME_OF_DAY], self.limit(TIME_OF_DAY)), (Some(raw), Some(limit)) if raw > limit),

@@ -20,9 +20,11 @@
 //! assert!(verdict.finding.is_some_and(|finding| finding.score > 25.0));
 //! ```
 
+mod baseline;
 mod calibrate;
 mod ensemble;
 mod forecast;
+mod forest;
 mod heads;
 mod incident;
 mod model;
@@ -32,6 +34,7 @@ mod reference;
 mod refractory;
 mod samples;
 mod scale;
+mod seasonal_band;
 mod series;
 mod shape;
 mod sketch;
@@ -39,7 +42,8 @@ mod training;
 mod verdict;
 
 pub use ensemble::COMPONENTS;
-pub use model::{ModelKind, ModelOptions};
+pub use forest::{Growth, IsolationForest};
+pub use model::{Contamination, ModelKind, ModelOptions};
 pub use series::Series;
 pub use sketch::{MAX_BINS, RELATIVE_ACCURACY, Sketch};
 pub use training::{Job, State, Version, Waiting};

@@ -2,9 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::calibrate::Calibration;
 use crate::heads;
 use crate::incident::Incident;
-use crate::model::{Chosen, Circumstances, Evidence, Model, ModelKind, Observation, Part, with_model};
+use crate::model::{Chosen, Circumstances, Contamination, Evidence, Model, ModelKind, Observation, Part, with_model};
 use crate::refractory::Refractory;
 use crate::scale::Scale;
 use crate::training::{Job, Progress, State, Version, Waiting};
@@ -31,6 +32,8 @@ struct Shell {
     alerts: Refractory,
     pages: Refractory,
     incident: Incident,
+    /// The history of scores, where the share of abnormal values is given.
+    scores: Option<Box<Calibration>>,
 }
 
 impl Series {
@@ -55,7 +58,7 @@ impl Series {
             self.shell = Shell::new(self.shell.quantity, self.shell.bucket_seconds);
             self.model = Chosen::new(parameters.model.kind);
         }
-        with_model!(&mut self.model, model => self.shell.observe(model, time, value, samples, parameters))
+        with_model!(&mut self.model, model => self.shell.observe(&mut **model, time, value, samples, parameters))
     }
 
     /// Whether this series can have findings yet.
@@ -93,7 +96,7 @@ impl Series {
         fn of<M: Model>(_: &M) -> &'static [&'static str] {
             M::COMPONENTS
         }
-        with_model!(&self.model, model => of(model))
+        with_model!(&self.model, model => of(&**model))
     }
 
     /// The training that is due, once: to be done off the hot path. See [`Job`].
@@ -104,7 +107,8 @@ impl Series {
     /// Memory that this series holds, in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        size_of::<Self>() + with_model!(&self.model, model => model.heap())
+        let scores = self.shell.scores.as_ref().map_or(0, |scores| size_of::<Calibration>() + scores.heap());
+        size_of::<Self>() + scores + with_model!(&self.model, model => model.heap())
     }
 }
 
@@ -119,6 +123,7 @@ impl Shell {
             alerts: Refractory::default(),
             pages: Refractory::default(),
             incident: Incident::default(),
+            scores: None,
         }
     }
 
@@ -141,15 +146,29 @@ impl Shell {
             incident: self.incident.is_on(),
         };
         let (evidence, memo) = model.judge(&observation, &circumstances);
+        self.keep_scores(parameters);
         let mut verdict = self.judge(&observation, &evidence, parameters);
-        if self.is_finding(&evidence, &verdict, parameters) {
+        if self.is_finding(&verdict, parameters) {
             let parts = model.parts(&observation, &evidence, &memo);
             verdict.finding = Some(self.finding(parts, &observation, &verdict, parameters.page_threshold));
         }
         self.incident.follow(verdict.finding.as_ref().map(|_| verdict.page), evidence.unusual);
         model.learn(&observation, &circumstances, &memo, self.incident.is_young(self.bucket_seconds));
+        if let Some(scores) = &mut self.scores {
+            scores.learn(evidence.score);
+        }
         self.seen = self.seen.saturating_add(1);
         verdict
+    }
+
+    /// A history of scores is kept while it decides.
+    fn keep_scores(&mut self, parameters: &Parameters) {
+        match parameters.model.contamination {
+            Contamination::Auto => self.scores = None,
+            Contamination::Share(_) => {
+                self.scores.get_or_insert_with(|| Box::new(Calibration::new()));
+            }
+        }
     }
 
     /// Steps left out between the last observation and `time`.
@@ -171,7 +190,13 @@ impl Shell {
         let scale = self.scale();
         let is_large = |expected| self.is_large(observation.value, scale.observed(expected), parameters);
         let large = evidence.expected.is_some_and(is_large);
-        let page = if large { evidence.page } else { 0.0 };
+        let page = if !large {
+            0.0
+        } else if let Some(scores) = &self.scores {
+            scores.surprise(evidence.score)
+        } else {
+            evidence.page
+        };
         let mut verdict = Verdict {
             point: evidence.point,
             alert: self.alerts.pass(evidence.alert, parameters.alert_refractory),
@@ -190,8 +215,8 @@ impl Shell {
         verdict
     }
 
-    fn is_finding(&self, evidence: &Evidence, verdict: &Verdict, parameters: &Parameters) -> bool {
-        let threshold = evidence.threshold.unwrap_or(parameters.page_threshold);
+    fn is_finding(&self, verdict: &Verdict, parameters: &Parameters) -> bool {
+        let threshold = parameters.model.contamination.threshold().unwrap_or(parameters.page_threshold);
         let (page, ready) = (verdict.page, self.seen >= self.needed);
         ready && page > 0.0 && page >= threshold && self.incident.is_worse(page)
     }
