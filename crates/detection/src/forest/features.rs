@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 
 /// Values of a series that are looked at together, the newest one included.
-const SHINGLE: usize = 4;
+const SHINGLE: usize = 1;
 /// Of the newest value: itself and those before it, the step to it, its distance from the time of day.
 pub(super) const WIDTH: usize = SHINGLE + 2;
 /// Values dropped at once when there are too many.
@@ -90,7 +90,7 @@ fn features<'a>(point: &Point, before: impl Iterator<Item = &'a Point>) -> Featu
         }
         *feature = last;
     }
-    let step = features.get(1).map_or(0.0, |before| point.value - before);
+    let step = before.next().filter(|_| !point.first).map_or(0.0, |b| point.value - b.value);
     if let [.., change, residual] = &mut features {
         *change = step;
         *residual = point.residual;

@@ -61,6 +61,8 @@ pub struct IsolationForest {
     splits: Box<[i16]>,
     /// How much further on the right child is; the left one comes next.
     rights: Box<[u16]>,
+    /// Lowest and highest place of what it was grown from, in every direction.
+    ranges: Box<[(i16, i16)]>,
     /// Mean path length of a search that finds nothing, by which scores are scaled.
     usual: f32,
 }
@@ -87,6 +89,7 @@ impl IsolationForest {
             cuts: Box::default(),
             splits: Box::default(),
             rights: Box::default(),
+            ranges: Box::default(),
             usual: 1.0,
         };
         // Where all values are the same no cut would ever tell another one apart, so they are spread a little.
@@ -99,6 +102,11 @@ impl IsolationForest {
             point.copy_from_slice(projected.get(..places).unwrap_or_default());
         }
 
+        let mut ranges = vec![(i16::MAX, i16::MIN); places];
+        for point in points.chunks_exact(places) {
+            ranges.iter_mut().zip(point).for_each(|((low, high), place)| (*low, *high) = ((*low).min(*place), (*high).max(*place)));
+        }
+        forest.ranges = ranges.into();
         let subsample = (growth.subsample as usize).clamp(2, MOST_POINTS).min(count);
         forest.usual = usual_path(subsample).max(1.0);
         let mut nursery = Nursery {
@@ -149,7 +157,20 @@ impl IsolationForest {
     /// Mean number of cuts after which the point is alone.
     pub(crate) fn path_length(&self, point: &Projected) -> f32 {
         let walks = self.roots.iter().map(|root| walk(&self.cuts, &self.splits, &self.rights, *root as usize, point));
-        walks.sum::<f32>() / self.roots.len().max(1) as f32
+        let length = walks.sum::<f32>() / self.roots.len().max(1) as f32;
+        let outside = self.outside(point);
+        if outside < 1e-3 { length } else { (1.0 - (1.0 - outside).powf(length)) / outside }
+    }
+
+    /// The chance that one cut, drawn from a range that takes in the point, separates it from all that is known; only
+    /// beyond of it.
+    fn outside(&self, point: &Projected) -> f32 {
+        let chances = self.ranges.iter().zip(point).map(|((low, high), place)| {
+            let (low, high, place) = (f32::from(*low), f32::from(*high), f32::from(*place));
+            let beyond = (low - place).max(place - high).max(0.0);
+            if beyond > 0.0 { beyond / (high - low + beyond) } else { 0.0 }
+        });
+        chances.sum::<f32>() / self.ranges.len().max(1) as f32
     }
 
     /// Mean path length that is expected of a usual point.
@@ -177,6 +198,7 @@ impl IsolationForest {
             + size_of_val(&*self.cuts)
             + size_of_val(&*self.splits)
             + size_of_val(&*self.rights)
+            + size_of_val(&*self.ranges)
     }
 
     /// Number of directions of cuts.

@@ -160,7 +160,7 @@ impl Forest {
 
 /// How unusual a path length is: how much shorter it is than any usual one.
 fn raw(forest: &IsolationForest, length: f32) -> f64 {
-    f64::from((1.3 * forest.usual() - length).max(0.0))
+    f64::from(forest.usual() - length).exp2()
 }
 
 /// How the values that a forest was grown from score.
