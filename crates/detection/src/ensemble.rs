@@ -139,6 +139,9 @@ impl Model for Ensemble {
     }
 
     fn heap(&self) -> usize {
-        size_of::<Self>() + size_of_val(&*self.calibrations) + self.calibrations.iter().map(Calibration::heap).sum::<usize>() + self.models.heap()
+        size_of::<Self>()
+            + size_of_val(&*self.calibrations)
+            + self.calibrations.iter().map(Calibration::heap).sum::<usize>()
+            + self.models.heap()
     }
 }

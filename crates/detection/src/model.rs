@@ -204,7 +204,12 @@ pub(crate) trait Model {
         Progress::Untrained
     }
 
-    /// The training that is due, if it was not handed out yet.
+    /// Whether training is due that was not handed out yet.
+    fn is_due(&self) -> bool {
+        false
+    }
+
+    /// The training that is due; handed out once.
     fn job(&mut self) -> Option<Job> {
         None
     }

@@ -22,7 +22,7 @@ const SLOW: f64 = 0.01;
 /// Spreads of a phase below this share of that of the whole series count as this.
 const NARROWEST: f64 = 0.2;
 /// A page score of one model alone is worth this much of one on which several agree.
-const ALONE: f64 = 0.5;
+const ALONE: f64 = 0.63;
 
 /// A period and how it is divided.
 #[derive(Clone, Copy, Debug)]
@@ -182,7 +182,7 @@ impl Model for SeasonalBand {
             let Some(distance) = level.map(|level| (value - level).abs()) else { continue };
             *error = Some(error.map_or(distance, |error| error + (distance - error) * SLOW));
         }
-        if let Some(raw) = memo.raw {
+        if let Some(raw) = memo.raw.filter(|_| !protect) {
             self.distances.learn(raw);
         }
         let value = narrow(value - self.base.unwrap_or(0.0));

@@ -99,6 +99,12 @@ impl Series {
         with_model!(&self.model, model => of(&**model))
     }
 
+    /// Whether [`Series::job`] has something to hand out.
+    #[must_use]
+    pub fn is_due(&self) -> bool {
+        with_model!(&self.model, model => model.is_due())
+    }
+
     /// The training that is due, once: to be done off the hot path. See [`Job`].
     pub fn job(&mut self) -> Option<Job> {
         with_model!(&mut self.model, model => model.job())

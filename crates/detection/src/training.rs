@@ -107,6 +107,12 @@ impl Job {
         })
     }
 
+    /// Whether a series still waits for it.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        self.0.trained.get().is_none() && Arc::strong_count(&self.0) > 1
+    }
+
     /// What is trained.
     #[must_use]
     pub fn model(&self) -> ModelKind {

@@ -1,8 +1,8 @@
 //! A series judged by an isolation forest of its own past.
 //!
-//! Every value is seen with the values before it, the step to it and its distance from the time of day. A forest is
-//! grown from the last `training_samples` of them, anew every `retrain_interval`; how unusual a path length is, is
-//! measured against the history of the path lengths themselves.
+//! Every value is seen with the step to it and its distance from the time of day. A forest is grown from the last
+//! `training_samples` of them, anew every `retrain_interval`; how unusual a path length is, is measured against the
+//! history of the path lengths themselves.
 
 mod chance;
 mod features;
@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use self::chance::Chance;
 use self::features::{COMPONENTS, Features, Past, Point, WIDTH};
 pub use self::isolation::{Growth, IsolationForest};
 use crate::baseline::{Baseline, Usual};
@@ -48,8 +49,10 @@ pub(crate) struct Forest {
     current: Option<Arc<Trained>>,
     /// The history of scores, which goes on from that of the training.
     scores: Calibration,
-    /// Event time from which it is to be trained again.
-    due: f64,
+    /// The share of the interval between trainings after which this series is trained again.
+    share: f64,
+    /// Event time before which training is not asked for again.
+    postponed: f64,
     request: Option<Request>,
     #[serde(skip)]
     handed: Handed,
@@ -72,7 +75,6 @@ struct Request {
 /// How a value looked before it was learnt.
 pub(crate) struct Memo {
     usual: Usual,
-    point: Point,
     features: Features,
     raw: Option<f64>,
 }
@@ -89,7 +91,8 @@ impl Forest {
             needed: ModelOptions::default().training_samples,
             current: None,
             scores: Calibration::new(),
-            due: 0.0,
+            share: 1.0,
+            postponed: f64::MIN,
             request: None,
             handed: Handed::default(),
         }
@@ -100,7 +103,7 @@ impl Forest {
     }
 
     /// From its time on the new forest judges.
-    fn swap(&mut self, time: f64, options: &ModelOptions) {
+    fn swap(&mut self, time: f64) {
         if self.request.is_none_or(|request| time < request.from) {
             return;
         }
@@ -109,7 +112,8 @@ impl Forest {
         self.handed = Handed::default();
         if let Some(trained) = job.as_ref().map(Job::trained) {
             self.scores = trained.scores.clone();
-            self.due = trained.version.trained_at as f64 + interval(options, trained.version.number, &self.past);
+            let seed = self.past.fingerprint() ^ u64::from(trained.version.number);
+            self.share = 1.0 - SPREAD * Chance::new(seed).uniform();
             self.current = Some(Arc::clone(trained));
         }
     }
@@ -135,13 +139,15 @@ impl Forest {
             }
             return;
         }
-        if self.collected < self.needed || time < self.due {
+        let trained = self.current.as_ref().map(|trained| trained.version.trained_at as f64);
+        let due = trained.map_or(f64::MIN, |at| at + options.retrain_seconds * self.share);
+        if self.collected < self.needed || time < due.max(self.postponed) {
             return;
         }
         let samples = self.past.usable(self.needed as usize);
         if samples < self.needed / 2 {
             // Too much of the past belongs to incidents; this is asked again when some of that is forgotten.
-            self.due = (time + 10.0 * DELAY.max(circumstances.bucket_seconds)).min(f64::MAX);
+            self.postponed = (time + 10.0 * DELAY.max(circumstances.bucket_seconds)).min(f64::MAX);
             return;
         }
         let number = self.current.as_ref().map_or(0, |trained| trained.version.number).saturating_add(1);
@@ -158,7 +164,7 @@ impl Forest {
     }
 }
 
-/// How unusual a path length is: how much shorter it is than any usual one.
+/// How unusual a path length is: twice as much for every cut less.
 fn raw(forest: &IsolationForest, length: f32) -> f64 {
     f64::from(forest.usual() - length).exp2()
 }
@@ -170,16 +176,10 @@ pub(crate) fn calibrated(forest: &IsolationForest, lengths: &[f32]) -> Calibrati
     scores
 }
 
-/// Seconds to the next training.
-fn interval(options: &ModelOptions, version: u32, past: &Past) -> f64 {
-    let seed = past.fingerprint() ^ u64::from(version);
-    options.retrain_seconds * (1.0 - SPREAD * chance::Chance::new(seed).uniform())
-}
-
 impl Model for Forest {
     type Memo = Memo;
 
-    const COMPONENTS: &'static [&'static str] = &["level", "course", "change", "time_of_day"];
+    const COMPONENTS: &'static [&'static str] = &COMPONENTS;
 
     fn skip(&mut self, missing: u32) {
         if missing > LONGEST_BRIDGE {
@@ -189,7 +189,7 @@ impl Model for Forest {
     }
 
     fn judge(&mut self, observation: &Observation, circumstances: &Circumstances) -> (Evidence, Memo) {
-        self.swap(observation.time, &circumstances.options);
+        self.swap(observation.time);
         let usual = self.baseline.usual(observation.time, circumstances.incident);
         let expected = usual.expected();
         // What few samples say counts less.
@@ -197,8 +197,9 @@ impl Model for Forest {
         let value = expected.map_or(observation.learnt, |expected| expected + (observation.learnt - expected) * trusted);
         let base = *self.base.get_or_insert(observation.learnt);
         let residual = usual.time_of_day.map_or(0.0, |expected| narrow(value - expected));
-        let point = Point { value: narrow(value - base), residual, first: self.broken, usable: true };
-        let features = self.past.features(&point);
+        let level = narrow(value - base);
+        let change = self.past.last().filter(|_| !self.broken).map_or(0.0, |last| level - last);
+        let features = [level, change, residual];
         let raw = self.raw(&features);
         let most = expected.map_or(MOST_SURPRISE, |expected| {
             let expected = Scale::of(observation.quantity).observed(expected);
@@ -216,26 +217,24 @@ impl Model for Forest {
             unusual: self.baseline.is_unusual(&usual, observation.learnt),
             surprises: Surprises::default(),
         };
-        (evidence, Memo { usual, point, features, raw })
+        (evidence, Memo { usual, features, raw })
     }
 
     /// How much less unusual the value were if a component was as usual.
     fn parts(&self, _: &Observation, evidence: &Evidence, memo: &Memo) -> Vec<Part> {
         let Some(trained) = &self.current else { return Vec::new() };
         let whole = memo.raw.unwrap_or(0.0);
-        let mut gains: Vec<f64> = Vec::with_capacity(COMPONENTS.len());
-        for (_, places) in &COMPONENTS {
+        let mut gains = [0.0; WIDTH];
+        for (place, (gain, centre)) in gains.iter_mut().zip(trained.forest.centres()).enumerate() {
             let mut features = memo.features;
-            for (place, (feature, centre)) in features.iter_mut().zip(trained.forest.centres()).enumerate() {
-                if places.contains(&place) {
-                    *feature = centre;
-                }
+            if let Some(feature) = features.get_mut(place) {
+                *feature = centre;
             }
-            gains.push((whole - self.raw(&features).unwrap_or(0.0)).max(0.0));
+            *gain = (whole - self.raw(&features).unwrap_or(0.0)).max(0.0);
         }
         let all: f64 = gains.iter().sum();
         let share = |gain: f64| if all > 0.0 { gain / all } else { 1.0 / COMPONENTS.len() as f64 };
-        let parts = COMPONENTS.iter().zip(&gains).map(|((component, _), gain)| Part {
+        let parts = COMPONENTS.iter().zip(&gains).map(|(component, gain)| Part {
             component,
             surprise: evidence.score * share(*gain),
             expected: memo.usual.time_of_day.filter(|_| *component == "time_of_day"),
@@ -244,12 +243,12 @@ impl Model for Forest {
     }
 
     fn learn(&mut self, observation: &Observation, circumstances: &Circumstances, memo: &Memo, protect: bool) {
-        if let Some(raw) = memo.raw {
+        if let Some(raw) = memo.raw.filter(|_| !protect) {
             self.scores.learn(raw);
         }
         self.baseline.learn(&memo.usual, observation.time, observation.learnt, protect);
         self.needed = circumstances.options.training_samples.clamp(ModelOptions::FEWEST_SAMPLES, ModelOptions::MOST_SAMPLES);
-        self.past.push(Point { usable: !protect, ..memo.point }, (self.needed + MOST_AFTER) as usize + WIDTH);
+        self.past.push(Point { features: memo.features, usable: !protect }, (self.needed + MOST_AFTER) as usize);
         self.broken = false;
         self.collected = self.collected.saturating_add(u32::from(!protect)).min(self.needed);
         self.request(observation.time, circumstances);
@@ -263,8 +262,12 @@ impl Model for Forest {
         }
     }
 
+    fn is_due(&self) -> bool {
+        self.request.is_some() && self.handed.0.is_none()
+    }
+
     fn job(&mut self) -> Option<Job> {
-        if self.handed.0.is_some() { None } else { self.prepared() }
+        if self.is_due() { self.prepared() } else { None }
     }
 
     fn heap(&self) -> usize {
