@@ -12,8 +12,8 @@ use super::diagnostics::{Diagnostic, Diagnostics, Note, Severity, Sources};
 use super::source::{Disk, Files, Span, read_text};
 use super::tree::{Node, Value};
 use super::variables::Lookup;
-use super::{environment, schema, variables, yaml};
-use crate::pipeline::{Factory, GraphProblem, Plan, plan};
+use super::{environment, inherit, schema, variables, yaml};
+use crate::pipeline::{Class, Factory, GraphProblem, Plan, Problem, plan};
 
 /// A configuration that can be run.
 #[derive(Clone)]
@@ -115,14 +115,24 @@ impl Load<'_> {
                 let problem = Diagnostic::error(second.span, "two environments are marked `default: true`");
                 self.problems.push(problem.related(first, "the first one").help("keep it in one of them"));
             }
-            plans.extend(self.plan(&node));
+            plans.extend(self.plan(&node, &schema, daemon));
         }
         plans
     }
 
     /// The plan of one pipeline file, with what its components and the graph have against it.
-    fn plan(&mut self, node: &Node) -> Option<Plan> {
-        let spec = environment::spec(node);
+    fn plan(&mut self, node: &Node, schema: &Json, daemon: &Node) -> Option<Plan> {
+        let mut spec = environment::spec(node);
+        let defaults = daemon.to_json();
+        let fill = |class: Class, kind: &str, config: &mut Json| {
+            let component = schema.pointer(&format!("/$defs/{}.{kind}", class.as_str()));
+            component.is_some_and(|component| inherit::fill(config, component, schema, &defaults))
+        };
+        for class in schema::CLASSES {
+            for (id, config) in spec.declared_mut(class) {
+                fill(class, id.kind(), config);
+            }
+        }
         let already: Vec<Span> = self.problems.iter().filter_map(|p| p.span).filter(|s| s.file == node.span.file).collect();
         for class in schema::CLASSES {
             for (id, config) in spec.declared(class) {
@@ -143,7 +153,16 @@ impl Load<'_> {
                 }
             }
         }
-        plan(&spec, self.factories).map_err(|problems| self.graph(node, &problems, &already)).ok()
+        let mut plan = plan(&spec, self.factories).map_err(|problems| self.graph(node, &problems, &already)).ok()?;
+        // Components that are used with their defaults have those of the daemon file.
+        for used in plan.used.iter_mut().filter(|used| !spec.declared(used.factory.class()).contains_key(&used.id)) {
+            if fill(used.factory.class(), used.factory.kind, &mut used.config) {
+                let problems = (used.factory.check)(&used.config);
+                let make = |p: &Problem| if p.fatal { Diagnostic::error } else { Diagnostic::note };
+                self.problems.extend(problems.into_iter().map(|p| make(&p)(daemon.span, p.message).maybe_help(p.hint)));
+            }
+        }
+        Some(plan)
     }
 
     /// Tells what is wrong with the graph, except for what only follows from something that is told anyway.

@@ -138,6 +138,10 @@ impl Model for Ensemble {
         self.models.learn(observation.time, observation.learnt, calendar);
     }
 
+    fn recent(&self) -> Vec<f64> {
+        self.models.recent()
+    }
+
     fn heap(&self) -> usize {
         size_of::<Self>()
             + size_of_val(&*self.calibrations)

@@ -23,6 +23,7 @@
 mod baseline;
 mod calibrate;
 mod ensemble;
+mod explain;
 mod forecast;
 mod forest;
 mod heads;
@@ -47,4 +48,4 @@ pub use model::{Contamination, ModelKind, ModelOptions};
 pub use series::Series;
 pub use sketch::{MAX_BINS, RELATIVE_ACCURACY, Sketch};
 pub use training::{Job, State, Version, Waiting};
-pub use verdict::{Direction, Finding, Parameters, Quantity, Reason, Verdict};
+pub use verdict::{Direction, Finding, Parameters, Quantity, Rarity, Reason, Similar, Verdict};

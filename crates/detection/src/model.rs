@@ -199,6 +199,11 @@ pub(crate) trait Model {
     /// Learns the value that was judged. With `protect` it belongs to an incident and must not become normal.
     fn learn(&mut self, observation: &Observation, circumstances: &Circumstances, memo: &Self::Memo, protect: bool);
 
+    /// The last values that it remembers, on the learnt scale, oldest first; what bridges a short gap is among them.
+    fn recent(&self) -> Vec<f64> {
+        Vec::new()
+    }
+
     /// How far its training is; a model that learns with every value is never trained.
     fn progress(&self) -> Progress {
         Progress::Untrained

@@ -3,13 +3,15 @@
 use serde::{Deserialize, Serialize};
 
 use crate::calibrate::Calibration;
+use crate::explain::{self, Moments, Records, Timeline};
 use crate::heads;
 use crate::incident::Incident;
 use crate::model::{Chosen, Circumstances, Contamination, Evidence, Model, ModelKind, Observation, Part, with_model};
+use crate::models::LONGEST_BRIDGE;
 use crate::refractory::Refractory;
 use crate::scale::Scale;
 use crate::training::{Job, Progress, State, Version, Waiting};
-use crate::verdict::{Direction, Finding, Parameters, Quantity, Reason, Verdict};
+use crate::verdict::{Direction, Finding, Parameters, Quantity, Reason, Similar, Verdict};
 
 /// Larger magnitudes count as this one; the state holds differences of values as `f32`.
 const LARGEST: f64 = 1e35;
@@ -34,6 +36,9 @@ struct Shell {
     incident: Incident,
     /// The history of scores, where the share of abnormal values is given.
     scores: Option<Box<Calibration>>,
+    records: Records,
+    timeline: Timeline,
+    moments: Moments,
 }
 
 impl Series {
@@ -113,8 +118,7 @@ impl Series {
     /// Memory that this series holds, in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        let scores = self.shell.scores.as_ref().map_or(0, |scores| size_of::<Calibration>() + scores.heap());
-        size_of::<Self>() + scores + with_model!(&self.model, model => model.heap())
+        size_of::<Self>() + self.shell.heap() + with_model!(&self.model, model => model.heap())
     }
 }
 
@@ -130,6 +134,9 @@ impl Shell {
             pages: Refractory::default(),
             incident: Incident::default(),
             scores: None,
+            records: Records::default(),
+            timeline: Timeline::default(),
+            moments: Moments::default(),
         }
     }
 
@@ -156,8 +163,13 @@ impl Shell {
         let mut verdict = self.judge(&observation, &evidence, parameters);
         if self.is_finding(&verdict, parameters) {
             let parts = model.parts(&observation, &evidence, &memo);
-            verdict.finding = Some(self.finding(parts, &observation, &verdict, parameters.page_threshold));
+            let recent = model.recent();
+            verdict.finding = Some(self.finding(parts, &recent, &observation, &verdict, parameters.page_threshold));
+            if let Some(newest) = recent.last_chunk() {
+                self.moments.learn(time, newest);
+            }
         }
+        self.records.learn(verdict.page, time);
         self.incident.follow(verdict.finding.as_ref().map(|_| verdict.page), evidence.unusual);
         model.learn(&observation, &circumstances, &memo, self.incident.is_young(self.bucket_seconds));
         if let Some(scores) = &mut self.scores {
@@ -189,7 +201,10 @@ impl Shell {
             self.alerts.skip(missing);
             self.pages.skip(missing);
             self.incident.skip(missing);
+            // The models bridge short gaps.
+            if missing > LONGEST_BRIDGE { self.timeline.gap(missing) } else { self.timeline.step(missing) }
         }
+        self.timeline.step(1);
     }
 
     fn judge(&mut self, observation: &Observation, evidence: &Evidence, parameters: &Parameters) -> Verdict {
@@ -227,7 +242,14 @@ impl Shell {
         ready && page > 0.0 && page >= threshold && self.incident.is_worse(page)
     }
 
-    fn finding(&self, mut parts: Vec<Part>, observation: &Observation, verdict: &Verdict, threshold: f64) -> Finding {
+    fn finding(
+        &self,
+        mut parts: Vec<Part>,
+        recent: &[f64],
+        observation: &Observation,
+        verdict: &Verdict,
+        threshold: f64,
+    ) -> Finding {
         let expected = verdict.expected.unwrap_or(observation.value);
         parts.retain(|part| part.surprise > 0.0);
         let all: f64 = parts.iter().map(|part| part.surprise).sum();
@@ -246,7 +268,22 @@ impl Shell {
             probability: 10f64.powf(-verdict.page),
             direction: direction(observation.value, expected, verdict),
             reasons,
+            rarity: self.records.rarity(verdict.page, observation.time),
+            similar: self.similar(recent, observation, expected),
         }
+    }
+
+    /// The earlier moment which comes nearest.
+    fn similar(&self, recent: &[f64], observation: &Observation, expected: f64) -> Option<Similar> {
+        let deviation = observation.learnt - self.scale().learnt(expected);
+        let time_of = |back| observation.time - f64::from(self.timeline.buckets_back(back)) * self.bucket_seconds;
+        explain::similar(recent, &self.moments, deviation, time_of)
+    }
+
+    /// Heap memory in bytes.
+    fn heap(&self) -> usize {
+        let scores = self.scores.as_ref().map_or(0, |scores| size_of::<Calibration>() + scores.heap());
+        self.timeline.heap() + self.moments.heap() + scores
     }
 
     /// Whether the value is far enough from what is usual.

@@ -113,6 +113,28 @@ pub struct Finding {
     pub direction: Direction,
     /// The components that carry the finding, the strongest first.
     pub reasons: Vec<Reason>,
+    /// When something as unusual was last seen.
+    pub rarity: Rarity,
+    /// The earlier moment which comes nearest; `None` while there are too few values.
+    pub similar: Option<Similar>,
+}
+
+/// How long ago a score at least as high was seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Rarity {
+    /// Seconds since then, or since the series is watched.
+    pub seconds: f64,
+    /// Never as high since the series is watched.
+    pub unprecedented: bool,
+}
+
+/// An earlier moment of the series: its last twelve values, as far as they are remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Similar {
+    /// Unix seconds of the bucket at its end.
+    pub time: f64,
+    /// 1 where it is the same; 0 where the values are as far from it as from what was expected.
+    pub likeness: f64,
 }
 
 /// Which way a finding deviates.

@@ -4,14 +4,11 @@ use detection::{Finding, Quantity};
 
 use super::bucket::{Function, Kind};
 use super::group::{Judged, Key};
-use crate::model::{Anomaly, DetectorRef, Direction, Entity, Environment, Reason, Severity, UnixNanos, Window};
+use crate::model::{Anomaly, Direction, Entity, Environment, Past, Reason, Severity, Similar, UnixNanos, Window};
 use crate::text::alike;
 
 /// Version of the mathematics and of what is made of it; part of every anomaly's id.
 pub(super) const VERSION: &str = "1";
-
-/// The name of the model.
-const MODEL: &str = "ensemble";
 
 /// Who finds.
 pub(super) struct Finder<'a> {
@@ -45,7 +42,7 @@ impl Finder<'_> {
             id: self.id(key, function, Some(window)),
             fingerprint: self.id(key, function, None),
             environment: self.environment.clone(),
-            detector: DetectorRef { name: self.name.to_owned(), kind: MODEL.to_owned(), version: VERSION.to_owned() },
+            detector: judged.judge.detector(self.name),
             signal: key.signal,
             entity: Entity::clone(&key.entity),
             metric: key.metric.to_string(),
@@ -60,8 +57,10 @@ impl Finder<'_> {
             score: finding.score,
             probability: finding.probability,
             severity: Severity::of(finding.score),
-            direction: direction(finding, quantity, observed),
+            direction: direction(finding, quantity, observed, expected),
             reasons: sentences.reasons(finding),
+            past: Some(past(finding)),
+            incident: None,
         })
     }
 
@@ -130,12 +129,20 @@ fn unit(kind: Kind, function: Function, metric: &str) -> String {
     }
 }
 
-fn direction(finding: &Finding, quantity: Quantity, observed: f64) -> Direction {
+fn past(finding: &Finding) -> Past {
+    let similar = finding.similar.map(|s| Similar {
+        time: UnixNanos::from_secs(u64::try_from(s.time.max(0.0) as i64).unwrap_or(0)),
+        likeness: s.likeness,
+    });
+    Past { rarest_in: finding.rarity.seconds, unprecedented: finding.rarity.unprecedented, similar }
+}
+
+fn direction(finding: &Finding, quantity: Quantity, observed: f64, expected: f64) -> Direction {
+    let counted = matches!(quantity, Quantity::Count | Quantity::Rate);
     match finding.direction {
+        detection::Direction::Spike if counted && expected <= 0.0 && finding.rarity.unprecedented => Direction::New,
         detection::Direction::Spike => Direction::Spike,
-        detection::Direction::Dip if observed == 0.0 && matches!(quantity, Quantity::Count | Quantity::Rate) => {
-            Direction::Missing
-        }
+        detection::Direction::Dip if counted && observed == 0.0 => Direction::Missing,
         detection::Direction::Dip => Direction::Dip,
         detection::Direction::Shape => Direction::Shape,
     }
@@ -201,6 +208,8 @@ impl Sentences<'_> {
             "time_of_week" => format!("{observed}, {expected} at this time of the week{usual}"),
             "forecast" => format!("{observed}, {expected} after the values just before{usual}"),
             "shape" => format!("{observed}: the last values take a course unlike any before{usual}"),
+            "level" => format!("{observed}, {expected}: a level that is rarely seen{usual}"),
+            "change" => format!("{observed}, {expected}: a step from the value before that is rarely seen{usual}"),
             "novelty" => format!("{observed}: the last values are at levels unlike any before{usual}"),
             _ => format!("{observed}, {expected}{usual}"),
         }
@@ -226,6 +235,7 @@ mod tests {
     use detection::Verdict;
 
     use super::super::bucket::Taken;
+    use super::super::training::Judge;
     use super::*;
     use crate::model::{Signal, SpanKind};
 
@@ -241,6 +251,8 @@ mod tests {
             probability: 1e-7,
             direction,
             reasons: vec![reason("time_of_day", 6.0, 0.6), reason("ar4", 4.0, 0.4)],
+            rarity: detection::Rarity::default(),
+            similar: None,
         };
         let verdict = Verdict {
             lower: Some(usual.0),
@@ -252,7 +264,8 @@ mod tests {
         let environment = Environment::new("production");
         let finder = Finder { environment: &environment, name: "detector", bucket: 60 * UnixNanos::SECOND };
         let taken = Taken { function, value, samples: 240.0 };
-        finder.anomaly(key, &Judged { bucket: 28_000_000, taken, verdict }).unwrap()
+        let judge = Judge { model: detection::ModelKind::Ensemble, version: 0 };
+        finder.anomaly(key, &Judged { bucket: 28_000_000, taken, verdict, judge }).unwrap()
     }
 
     #[test]
@@ -290,6 +303,8 @@ mod tests {
                 part("nov3x2", 0.8, 0.04),
                 part("time_of_week", 0.6, 0.03),
             ],
+            rarity: detection::Rarity::default(),
+            similar: None,
         };
         let sentences =
             Sentences { function: Function::Rate, unit: "1/s", observed: 20.0, expected: 2.0, usual: None, scale: 1.0 };

@@ -4,6 +4,7 @@ use detection::Parameters;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::model::ModelConfig;
 use crate::config::Duration;
 use crate::pipeline::Problem;
 
@@ -57,6 +58,9 @@ pub struct Config {
     #[serde(default = "min_error_share_deviation")]
     #[schemars(range(min = 0.0, max = 1.0))]
     pub min_error_share_deviation: f64,
+    /// What judges the series, and how it is trained.
+    #[serde(default)]
+    pub model: ModelConfig,
 }
 
 impl Default for Config {
@@ -73,6 +77,7 @@ impl Default for Config {
             threshold: threshold(),
             min_deviation: min_deviation(),
             min_error_share_deviation: min_error_share_deviation(),
+            model: ModelConfig::default(),
         }
     }
 }
@@ -121,6 +126,7 @@ impl Config {
             min_relative_deviation: self.min_deviation,
             min_ratio_deviation: self.min_error_share_deviation,
             warmup: self.warmup,
+            model: self.model.options(),
             ..Parameters::default()
         }
     }
@@ -176,5 +182,6 @@ pub(super) fn check(config: &serde_json::Value) -> Vec<Problem> {
     if let Some(message) = range(config.min_error_share_deviation, 0.0, 1.0) {
         problem("min_error_share_deviation", message, None);
     }
+    problems.extend(config.model.check(bucket.as_secs_f64(), config.max_series));
     problems
 }

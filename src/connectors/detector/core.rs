@@ -11,6 +11,7 @@ use super::anomaly::{self, Finder};
 use super::bucket::{Bucket, Kind};
 use super::config::Config;
 use super::group::{Closing, Group, Judged, Key, Refusal};
+use super::training::{Desk, Trainings};
 use super::watermark::{Sources, Timing};
 use crate::model::{Anomaly, Entity, Environment, Measure, Signal, SourceId, UnixNanos};
 
@@ -90,6 +91,8 @@ pub(super) struct Outcome {
     pub(super) added: u64,
     /// Series that were forgotten.
     pub(super) forgotten: u64,
+    /// Newly trained models that took over.
+    pub(super) trained: u64,
 }
 
 /// The series of one shard.
@@ -99,6 +102,8 @@ pub(super) struct Core {
     pub(super) now: UnixNanos,
     pub(super) sources: Sources,
     pub(super) groups: HashMap<Key, Group>,
+    /// Where models that are due are trained; without it, they are when they have to be.
+    pub(super) desk: Desk,
     /// How many series the groups have or may come to have.
     series: usize,
     /// The horizons at the last sweep: as long as none moves, nothing can be closed.
@@ -108,7 +113,15 @@ pub(super) struct Core {
 impl Core {
     /// A core that has seen nothing, at `now`.
     pub(super) fn new(settings: Arc<Settings>, now: UnixNanos) -> Self {
-        Self { settings, now, sources: Sources::default(), groups: HashMap::new(), series: 0, swept: Vec::new() }
+        Self {
+            settings,
+            now,
+            sources: Sources::default(),
+            groups: HashMap::new(),
+            desk: Desk::default(),
+            series: 0,
+            swept: Vec::new(),
+        }
     }
 
     /// Puts back what was saved.
@@ -199,11 +212,13 @@ impl Core {
         if horizons == self.swept {
             return;
         }
+        let trainings = Trainings::new(&self.desk);
         let closing = Closing {
             timing: &settings.timing,
             sources: &self.sources,
             parameters: &settings.parameters,
             min_samples: settings.min_samples,
+            trainings: &trainings,
         };
         let finder = Finder { environment: &settings.environment, name: &settings.name, bucket: settings.timing.bucket };
         let keep = settings.forget_after / settings.timing.bucket;
@@ -222,6 +237,7 @@ impl Core {
         });
         self.series = self.series.saturating_sub(forgotten);
         outcome.forgotten += forgotten as u64;
+        outcome.trained += trainings.installed();
         anomaly::sort(&mut outcome.anomalies);
         self.swept = horizons;
     }

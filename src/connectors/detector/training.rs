@@ -3,14 +3,16 @@
 //! A shard never waits for it: the series takes what was trained when its time has come, and trains itself if nobody
 //! did. So where the work was done shows in nothing but time, and a full queue loses nothing.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use detection::{Job, ModelKind, Series};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
+use super::anomaly::VERSION;
+use crate::model::DetectorRef;
 use crate::pipeline::Context;
 
 /// Models that wait to be trained. Each holds the values that it is trained on, some ten kilobytes.
@@ -114,23 +116,32 @@ impl Done {
     }
 }
 
-/// What a shard counts while it closes buckets.
-#[derive(Debug, Default)]
-pub(super) struct Trainings(std::cell::Cell<u64>);
+/// What a shard sees of training while it closes buckets.
+#[derive(Debug)]
+pub(super) struct Trainings<'a> {
+    desk: &'a Desk,
+    installed: Cell<u64>,
+}
 
-impl Trainings {
-    /// Lets `observe` show a value to `series`; counts if the series judges by a new version since.
+impl<'a> Trainings<'a> {
+    pub(super) const fn new(desk: &'a Desk) -> Self {
+        Self { desk, installed: Cell::new(0) }
+    }
+
+    /// Lets `observe` show a value to `series`; counts if that judges by a new version since, and hands in what is due.
     pub(super) fn watch<T>(&self, series: &mut Series, observe: impl FnOnce(&mut Series) -> T) -> T {
         let before = series.version();
         let seen = observe(series);
         if series.version() != before {
-            self.0.set(self.0.get() + 1);
+            self.installed.set(self.installed.get() + 1);
         }
+        self.desk.offer(series);
         seen
     }
 
-    pub(super) fn count(&self) -> u64 {
-        self.0.get()
+    /// Versions that took over.
+    pub(super) const fn installed(&self) -> u64 {
+        self.installed.get()
     }
 }
 
@@ -145,6 +156,12 @@ pub(super) struct Judge {
 impl Judge {
     pub(super) fn of(series: &Series) -> Self {
         Self { model: series.model(), version: series.version().map_or(0, |version| version.number) }
+    }
+
+    /// As anomalies tell it: the version of the mathematics, and behind it that of the training: `1.12`.
+    pub(super) fn detector(self, name: &str) -> DetectorRef {
+        let version = if self.version == 0 { VERSION.to_owned() } else { format!("{VERSION}.{}", self.version) };
+        DetectorRef { name: name.to_owned(), kind: self.model.as_str().to_owned(), version }
     }
 }
 

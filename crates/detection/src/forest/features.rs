@@ -39,6 +39,26 @@ impl Past {
         self.0.push_back(point);
     }
 
+    /// Tells whether the last value may be learnt.
+    pub(super) fn mark_last(&mut self, usable: bool) {
+        if let Some(last) = self.0.back_mut() {
+            last.usable = usable;
+        }
+    }
+
+    /// Fills a short gap with the last value, which is not learnt.
+    pub(super) fn bridge(&mut self, missing: u32, kept: usize) {
+        let Some(last) = self.0.back() else { return };
+        let [level, ..] = last.features;
+        let point = Point { features: [level, 0.0, 0.0], usable: false };
+        (0..missing).for_each(|_| self.push(point, kept));
+    }
+
+    /// The levels of the last `count` values, oldest first.
+    pub(super) fn levels(&self, count: usize) -> impl Iterator<Item = f32> {
+        self.0.range(self.0.len().saturating_sub(count)..).map(|point| point.features[0])
+    }
+
     /// The level of the last value.
     pub(super) fn last(&self) -> Option<f32> {
         self.0.back().map(|point| point.features[0])

@@ -28,6 +28,8 @@ use crate::training::{Handed, Job, Progress, Trained, Version};
 const DELAY: f64 = 600.0;
 /// Requested values are put aside after this many further ones at the latest.
 const MOST_AFTER: u32 = 128;
+/// Values among which an earlier moment like a finding is looked for.
+const RECENT: usize = 512;
 /// How much of the interval between trainings is used to spread them, so that not all series train at once.
 const SPREAD: f64 = 0.125;
 /// A page score of one model alone is worth this much of one on which several agree.
@@ -134,7 +136,7 @@ impl Forest {
         let options = &circumstances.options;
         if let Some(request) = &mut self.request {
             request.after += 1;
-            if request.after >= MOST_AFTER {
+            if request.after + LONGEST_BRIDGE >= MOST_AFTER {
                 self.prepared();
             }
             return;
@@ -156,6 +158,11 @@ impl Forest {
         let version = Version { number, trained_at: seconds(time), samples };
         let from = (time + DELAY.max(circumstances.bucket_seconds)).min(f64::MAX);
         self.request = Some(Request { version, growth, window: self.needed, from, after: 0 });
+    }
+
+    /// Values to keep: those to train on, and those that come while that waits.
+    const fn kept(&self) -> usize {
+        (self.needed + MOST_AFTER) as usize
     }
 
     fn raw(&self, features: &Features) -> Option<f64> {
@@ -185,6 +192,11 @@ impl Model for Forest {
         if missing > LONGEST_BRIDGE {
             self.broken = true;
             self.baseline.interrupt();
+        } else {
+            self.past.bridge(missing, self.kept());
+            if let Some(request) = &mut self.request {
+                request.after += missing;
+            }
         }
     }
 
@@ -200,6 +212,7 @@ impl Model for Forest {
         let level = narrow(value - base);
         let change = self.past.last().filter(|_| !self.broken).map_or(0.0, |last| level - last);
         let features = [level, change, residual];
+        self.past.push(Point { features, usable: true }, self.kept());
         let raw = self.raw(&features);
         let most = expected.map_or(MOST_SURPRISE, |expected| {
             let expected = Scale::of(observation.quantity).observed(expected);
@@ -248,10 +261,15 @@ impl Model for Forest {
         }
         self.baseline.learn(&memo.usual, observation.time, observation.learnt, protect);
         self.needed = circumstances.options.training_samples.clamp(ModelOptions::FEWEST_SAMPLES, ModelOptions::MOST_SAMPLES);
-        self.past.push(Point { features: memo.features, usable: !protect }, (self.needed + MOST_AFTER) as usize);
+        self.past.mark_last(!protect);
         self.broken = false;
         self.collected = self.collected.saturating_add(u32::from(!protect)).min(self.needed);
         self.request(observation.time, circumstances);
+    }
+
+    fn recent(&self) -> Vec<f64> {
+        let base = self.base.unwrap_or(0.0);
+        self.past.levels(RECENT).map(|level| base + f64::from(level)).collect()
     }
 
     fn progress(&self) -> Progress {
