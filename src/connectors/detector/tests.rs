@@ -1,6 +1,7 @@
 //! The promises of the detector as a whole: the core without threads, then the connector with them.
 
 mod connector;
+mod models;
 mod promises;
 
 use std::sync::Arc;
