@@ -27,6 +27,13 @@ pub(super) fn fill(config: &mut Json, schema: &Json, root: &Json, daemon: &Json)
     filled
 }
 
+/// Where in the daemon file the value at `path` of a component with this schema would come from.
+pub(super) fn source(path: &[String], schema: &Json, root: &Json) -> Option<Vec<String>> {
+    let [property, key] = path else { return None };
+    let from = inherits(schema.get("properties")?.get(property)?, root)?.get(key)?.as_str()?;
+    Some(from.split('.').map(str::to_owned).collect())
+}
+
 /// What a property says that it takes over, itself or where it refers to.
 fn inherits<'a>(schema: &'a Json, root: &'a Json) -> Option<&'a Map<String, Json>> {
     let referred = schema.get("$ref").and_then(Json::as_str).and_then(|path| root.pointer(path.trim_start_matches('#')));

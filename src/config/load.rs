@@ -124,9 +124,14 @@ impl Load<'_> {
     fn plan(&mut self, node: &Node, schema: &Json, daemon: &Node) -> Option<Plan> {
         let mut spec = environment::spec(node);
         let defaults = daemon.to_json();
+        let component = |class: Class, kind: &str| schema.pointer(&format!("/$defs/{}.{kind}", class.as_str()));
         let fill = |class: Class, kind: &str, config: &mut Json| {
-            let component = schema.pointer(&format!("/$defs/{}.{kind}", class.as_str()));
-            component.is_some_and(|component| inherit::fill(config, component, schema, &defaults))
+            component(class, kind).is_some_and(|component| inherit::fill(config, component, schema, &defaults))
+        };
+        // Where the value at a path of a component comes from that its own file does not write.
+        let source = |factory: &Factory, path: &[String]| {
+            let component = component(factory.class(), factory.kind)?;
+            Some(daemon.locate(&inherit::source(path, component, schema)?))
         };
         for class in schema::CLASSES {
             for (id, config) in spec.declared_mut(class) {
@@ -145,11 +150,11 @@ impl Load<'_> {
                     continue;
                 }
                 for problem in (factory.check)(config) {
+                    let own = entry.is_some_and(|e| problem.path.iter().try_fold(&e.value, |at, key| at.get(key)).is_some());
+                    let inherited = if own { None } else { source(factory, &problem.path) };
                     let mut path = vec![class.block().to_owned(), id.to_string()];
-                    path.extend(problem.path);
-                    let at = node.locate(&path);
-                    let make = if problem.fatal { Diagnostic::error } else { Diagnostic::note };
-                    self.problems.push(make(at, problem.message).maybe_help(problem.hint));
+                    path.extend(problem.path.iter().cloned());
+                    self.problems.push(against(inherited.unwrap_or_else(|| node.locate(&path)), problem));
                 }
             }
         }
@@ -157,9 +162,9 @@ impl Load<'_> {
         // Components that are used with their defaults have those of the daemon file.
         for used in plan.used.iter_mut().filter(|used| !spec.declared(used.factory.class()).contains_key(&used.id)) {
             if fill(used.factory.class(), used.factory.kind, &mut used.config) {
-                let problems = (used.factory.check)(&used.config);
-                let make = |p: &Problem| if p.fatal { Diagnostic::error } else { Diagnostic::note };
-                self.problems.extend(problems.into_iter().map(|p| make(&p)(daemon.span, p.message).maybe_help(p.hint)));
+                for problem in (used.factory.check)(&used.config) {
+                    self.problems.push(against(source(&used.factory, &problem.path).unwrap_or(daemon.span), problem));
+                }
             }
         }
         Some(plan)
@@ -233,6 +238,12 @@ impl Load<'_> {
         self.resolved.push((path.to_owned(), super::resolved::yaml(&node, &secrets)));
         Some(node)
     }
+}
+
+/// What a component has against its configuration.
+fn against(at: Span, problem: Problem) -> Diagnostic {
+    let make = if problem.fatal { Diagnostic::error } else { Diagnostic::note };
+    make(at, problem.message).maybe_help(problem.hint)
 }
 
 /// A daemon file where a pipeline file is expected, or the other way round.
