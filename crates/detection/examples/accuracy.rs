@@ -31,6 +31,7 @@ fn main() -> io::Result<()> {
     let root = if *mode == "nab" { Path::new(data).join("data") } else { PathBuf::from(data) };
     csv_files(&root, &mut files)?;
     let (mut spent, mut rows, mut largest) = (Duration::ZERO, 0, 0);
+    let (mut training, mut trainings) = (Duration::ZERO, 0u32);
     for file in &files {
         let table = read(file)?;
         let mut series = Series::new(Quantity::Level, step(&table));
@@ -41,6 +42,12 @@ fn main() -> io::Result<()> {
             .map(|row| {
                 last = row.time.max(last + 1e-3);
                 let verdict = series.observe(last, row.value, f64::NAN, &parameters);
+                if let Some(job) = series.job() {
+                    let begun = Instant::now();
+                    job.train();
+                    training += begun.elapsed();
+                    trainings += 1;
+                }
                 (verdict.point, verdict.alert, verdict.page, verdict.finding.is_some(), verdict.surprises)
             })
             .collect();
@@ -79,8 +86,13 @@ fn main() -> io::Result<()> {
         }
         writer.flush()?;
     }
-    let micros = spent.as_secs_f64() * 1e6 / f64::from(u32::try_from(rows).unwrap_or(u32::MAX)).max(1.0);
-    writeln!(io::stderr(), "{} files, {rows} rows, {micros:.2} us per observation, {largest} bytes per series", files.len())
+    let millis = training.as_secs_f64() * 1e3 / f64::from(trainings).max(1.0);
+    let micros = (spent - training).as_secs_f64() * 1e6 / f64::from(u32::try_from(rows).unwrap_or(u32::MAX)).max(1.0);
+    writeln!(
+        io::stderr(),
+        "{} files, {rows} rows, {micros:.2} us per observation, {largest} bytes per series, {trainings} trainings of {millis:.2} ms",
+        files.len()
+    )
 }
 
 /// The model that is named.

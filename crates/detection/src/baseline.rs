@@ -81,9 +81,7 @@ impl Baseline {
             let Some(expected) = expected else { continue };
             let mut raw = (value - expected).abs();
             let limit = distance.tail_start().filter(|limit| protect && *limit > 0.0);
-            if !protect {
-                distance.learn(raw);
-            }
+            distance.learn(raw);
             if let Some(limit) = limit {
                 raw = raw.min(limit);
                 if watched {

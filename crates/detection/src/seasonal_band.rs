@@ -182,7 +182,7 @@ impl Model for SeasonalBand {
             let Some(distance) = level.map(|level| (value - level).abs()) else { continue };
             *error = Some(error.map_or(distance, |error| error + (distance - error) * SLOW));
         }
-        if let Some(raw) = memo.raw.filter(|_| !protect) {
+        if let Some(raw) = memo.raw {
             self.distances.learn(raw);
         }
         let value = narrow(value - self.base.unwrap_or(0.0));

@@ -256,7 +256,7 @@ impl Model for Forest {
     }
 
     fn learn(&mut self, observation: &Observation, circumstances: &Circumstances, memo: &Memo, protect: bool) {
-        if let Some(raw) = memo.raw.filter(|_| !protect) {
+        if let Some(raw) = memo.raw {
             self.scores.learn(raw);
         }
         self.baseline.learn(&memo.usual, observation.time, observation.learnt, protect);
