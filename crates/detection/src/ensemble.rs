@@ -99,12 +99,12 @@ impl Model for Ensemble {
         let (point, slow) = surprises.split_at(POINT);
         let part = |range: Option<&'_ [f64]>| range.map_or(0.0, heads::mean);
         let (extremes, calendar) = (part(surprises.get(EXTREMES)), part(surprises.get(CALENDAR)));
-        let usual = self.usual(&memo.expected, circumstances.page_threshold + penalty, circumstances.incident);
+        let usual = self.usual(&memo.expected, circumstances.surprise_needed(1.0), circumstances.incident);
         let evidence = Evidence {
             point: heads::point(point),
             alert: heads::alert(slow, penalty),
             page: heads::page(heads::mean(point), extremes, calendar, penalty),
-            threshold: None,
+            score: heads::page(heads::mean(point), extremes, calendar, 0.0),
             expected: usual.map(|(expected, _)| expected),
             reach: usual.and_then(|(_, reach)| reach),
             unusual: matches!((memo.raws[TIME_OF_DAY], self.limit(TIME_OF_DAY)), (Some(raw), Some(limit)) if raw > limit),
@@ -148,6 +148,6 @@ impl Model for Ensemble {
     }
 
     fn heap(&self) -> usize {
-        size_of_val(&*self.calibrations) + self.models.heap()
+        size_of::<Self>() + size_of_val(&*self.calibrations) + self.models.heap()
     }
 }

@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::joint::{Entities, Peers};
+use super::model::ModelConfig;
 use crate::config::Duration;
 use crate::pipeline::Problem;
 
@@ -64,6 +65,9 @@ pub struct Config {
     /// Instances of one metric, compared with each other.
     #[serde(default)]
     pub peers: Peers,
+    /// What judges the series, and how it is trained.
+    #[serde(default)]
+    pub model: ModelConfig,
 }
 
 impl Default for Config {
@@ -82,6 +86,7 @@ impl Default for Config {
             min_error_share_deviation: min_error_share_deviation(),
             entities: Entities::default(),
             peers: Peers::default(),
+            model: ModelConfig::default(),
         }
     }
 }
@@ -130,6 +135,7 @@ impl Config {
             min_relative_deviation: self.min_deviation,
             min_ratio_deviation: self.min_error_share_deviation,
             warmup: self.warmup,
+            model: self.model.options(),
             ..Parameters::default()
         }
     }
@@ -188,5 +194,6 @@ pub(super) fn check(config: &serde_json::Value) -> Vec<Problem> {
     for (key, message) in config.peers.problems() {
         problems.push(Problem { path: vec!["peers".to_owned(), key.to_owned()], message, hint: None, fatal: true });
     }
+    problems.extend(config.model.check(bucket.as_secs_f64(), config.max_series));
     problems
 }

@@ -14,6 +14,7 @@ use super::bucket::{Bucket, Kind};
 use super::config::Config;
 use super::group::{Closing, Group, Judged, Key, Refusal};
 use super::joint;
+use super::training::{Desk, Trainings};
 use super::watermark::{Sources, Timing};
 use crate::model::{Anomaly, Entity, Environment, Measure, Signal, SourceId, UnixNanos};
 
@@ -101,6 +102,8 @@ pub(super) struct Outcome {
     pub(super) forgotten: u64,
     /// What else happened, and how often.
     pub(super) events: joint::Events,
+    /// Newly trained models that took over.
+    pub(super) trained: u64,
 }
 
 /// The series of one shard.
@@ -112,6 +115,8 @@ pub(super) struct Core {
     pub(super) groups: HashMap<Key, Group>,
     /// Series judged together.
     pub(super) joint: joint::Stage,
+    /// Where models that are due are trained; without it, they are when they have to be.
+    pub(super) desk: Desk,
     /// How many series the groups have or may come to have.
     series: usize,
     /// The horizons at the last sweep: as long as none moves, nothing can be closed.
@@ -127,6 +132,7 @@ impl Core {
             sources: Sources::default(),
             groups: HashMap::new(),
             joint: joint::Stage::default(),
+            desk: Desk::default(),
             series: 0,
             swept: Vec::new(),
         }
@@ -220,12 +226,14 @@ impl Core {
         if horizons == self.swept {
             return;
         }
+        let trainings = Trainings::new(&self.desk);
         let closing = Closing {
             timing: &settings.timing,
             sources: &self.sources,
             parameters: &settings.parameters,
             min_samples: settings.min_samples,
             all: settings.joint.enabled(),
+            trainings: &trainings,
         };
         let finder = Finder { environment: &settings.environment, name: &settings.name, bucket: settings.timing.bucket };
         let keep = settings.forget_after / settings.timing.bucket;
@@ -244,6 +252,7 @@ impl Core {
             }
             alive
         });
+        outcome.trained += trainings.installed();
         self.shrink(forgotten);
         outcome.forgotten += forgotten as u64;
         outcome.anomalies.extend(self.joint.judge(&finder, &settings.joint, &mut outcome.events));

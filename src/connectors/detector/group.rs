@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bucket::{Bucket, Covers, Function, Kind, Taken};
 use super::reading::Previous;
+use super::training::{Judge, Trainings};
 use super::watermark::{Sources, Timing};
 use crate::model::{Entity, Signal, UnixNanos};
 
@@ -65,6 +66,7 @@ pub(super) struct Closing<'a> {
     pub(super) min_samples: f64,
     /// Whether all values are handed on, or those with a finding only.
     pub(super) all: bool,
+    pub(super) trainings: &'a Trainings<'a>,
 }
 
 /// A value that was judged.
@@ -72,6 +74,7 @@ pub(super) struct Judged {
     pub(super) bucket: u64,
     pub(super) taken: Taken,
     pub(super) verdict: Verdict,
+    pub(super) judge: Judge,
 }
 
 impl Group {
@@ -119,6 +122,11 @@ impl Group {
             *source = places.get(*source as usize).copied().unwrap_or(0);
         }
         self.sources.sort_unstable();
+    }
+
+    /// Memory of its series.
+    pub(super) fn bytes(&self) -> usize {
+        self.series.iter().flatten().map(|series| series.bytes()).sum()
     }
 
     /// The last bucket that had data.
@@ -177,9 +185,10 @@ impl Group {
         let Some(slot) = self.series.get_mut(place) else { return };
         let series = slot.get_or_insert_with(|| Box::new(Series::new(key.kind.quantity(taken.function, &key.unit), seconds)));
         let time = UnixNanos(at.saturating_mul(closing.timing.bucket)).secs_f64();
-        let verdict = series.observe(time, taken.value, taken.samples, closing.parameters);
+        let observe = |series: &mut Series| series.observe(time, taken.value, taken.samples, closing.parameters);
+        let verdict = closing.trainings.watch(series, observe);
         if closing.all || verdict.finding.is_some() {
-            judged.push(Judged { bucket: at, taken, verdict });
+            judged.push(Judged { bucket: at, taken, verdict, judge: Judge::of(series) });
         }
     }
 }

@@ -7,12 +7,14 @@ mod core;
 mod group;
 mod intake;
 mod joint;
+mod model;
 mod points;
 mod reading;
 mod shard;
 mod state;
 #[cfg(test)]
 mod tests;
+mod training;
 mod watermark;
 
 use std::sync::{Arc, Once};
@@ -70,7 +72,11 @@ impl Connector for Detector {
     async fn run(self: Box<Self>, input: Input, output: Output) -> Result<(), ComponentError> {
         let settings = Arc::new(Settings::new(&self.context.environment, &self.context.id.to_string(), &self.config));
         let bucket = settings.timing.bucket;
-        let (cores, header) = self.load(settings).await?;
+        let (mut cores, header) = self.load(settings).await?;
+        let (desk, due) = training::open();
+        cores.iter_mut().for_each(|core| core.desk = desk.clone());
+        // The training stage ends when the last shard does.
+        drop(desk);
         let (reports, heard) = mpsc::channel(4 * self.shards);
         let shared = Shared { counters: Arc::clone(&self.context.counters), reports, warned: Arc::new(Once::new()) };
         let mut shards = Vec::with_capacity(cores.len());
@@ -81,7 +87,8 @@ impl Connector for Detector {
         // The reports end when the last shard does.
         drop(shared);
         let save = Save::new(Place::new(&self.context), bucket, header.as_ref());
-        let (fed, told) = tokio::join!(self.feed(input, shards, bucket), self.tell(heard, &output, save));
+        let training = training::stage(due, &self.context);
+        let (fed, told, ()) = tokio::join!(self.feed(input, shards, bucket), self.tell(heard, &output, save), training);
         fed.and(told)
     }
 }

@@ -75,7 +75,7 @@ fn run(mut core: Core, mut commands: mpsc::Receiver<Command>, shared: &Shared) -
 }
 
 fn report(outcome: Outcome, shared: &Shared) -> Result<(), Unheard> {
-    let Outcome { anomalies, dropped, closed, added, forgotten, events } = outcome;
+    let Outcome { anomalies, dropped, closed, added, forgotten, events, trained } = outcome;
     let found = anomalies.len() as u64;
     let late = dropped.get("late").copied().unwrap_or(0);
     for (event, times) in [
@@ -83,6 +83,7 @@ fn report(outcome: Outcome, shared: &Shared) -> Result<(), Unheard> {
         ("buckets_closed", closed),
         ("series_added", added),
         ("series_forgotten", forgotten),
+        ("models_trained", trained),
         ("anomalies", found),
     ]
     .into_iter()

@@ -2,6 +2,7 @@
 
 mod connector;
 mod joint;
+mod models;
 mod promises;
 
 use std::sync::Arc;
