@@ -28,8 +28,7 @@ impl Finder<'_> {
         let finding = judged.verdict.finding.as_ref()?;
         let function = judged.taken.function;
         let quantity = key.kind.quantity(function, &key.unit);
-        // Counts were judged as counts, and are shown per second.
-        let scale = if quantity == Quantity::Count { UnixNanos::SECOND as f64 / self.bucket as f64 } else { 1.0 };
+        let scale = self.scale(key, function);
         let observed = judged.taken.value * scale;
         let finite = |value: Option<f64>, instead: f64| value.map(|v| v * scale).filter(|v| v.is_finite()).unwrap_or(instead);
         let expected = finite(judged.verdict.expected, observed);
@@ -65,8 +64,14 @@ impl Finder<'_> {
         })
     }
 
+    /// By which a judged value is shown: counts are judged as counts, and shown per second.
+    pub(super) fn scale(&self, key: &Key, function: Function) -> f64 {
+        let counts = key.kind.quantity(function, &key.unit) == Quantity::Count;
+        if counts { UnixNanos::SECOND as f64 / self.bucket as f64 } else { 1.0 }
+    }
+
     /// Base32 of a hash of everything that tells this series, and this bucket of it, from all others.
-    fn id(&self, key: &Key, function: Function, window: Option<Window>) -> String {
+    pub(super) fn id(&self, key: &Key, function: Function, window: Option<Window>) -> String {
         let mut hasher = blake3::Hasher::new();
         for part in [self.environment.as_str(), self.name, VERSION, key.signal.as_str()] {
             hash_text(&mut hasher, part);
@@ -120,7 +125,7 @@ pub(super) fn sort(anomalies: &mut [Anomaly]) {
 }
 
 /// The unit of a series, made of the unit of its metric.
-fn unit(kind: Kind, function: Function, metric: &str) -> String {
+pub(super) fn unit(kind: Kind, function: Function, metric: &str) -> String {
     match (function, kind) {
         (Function::ErrorShare, _) => "1".to_owned(),
         (Function::P50 | Function::P95 | Function::P99 | Function::Mean, _) => metric.to_owned(),

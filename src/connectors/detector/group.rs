@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bucket::{Bucket, Covers, Function, Kind, Taken};
 use super::reading::Previous;
+use super::watch::{Tracks, Watch};
 use super::watermark::{Sources, Timing};
 use crate::model::{Entity, Signal, UnixNanos};
 
@@ -44,6 +45,8 @@ pub(super) struct Group {
     previous: Option<Previous>,
     /// One per function of its kind, from its first value on.
     series: Vec<Option<Box<Series>>>,
+    #[serde(skip)]
+    tracks: Tracks,
 }
 
 /// Why a measure was not taken in.
@@ -63,6 +66,7 @@ pub(super) struct Closing<'a> {
     pub(super) sources: &'a Sources,
     pub(super) parameters: &'a Parameters,
     pub(super) min_samples: f64,
+    pub(super) watch: Option<Watch<'a>>,
 }
 
 /// A value that was judged.
@@ -83,6 +87,7 @@ impl Group {
             covers: None,
             previous: None,
             series: kind.functions().iter().map(|_| None).collect(),
+            tracks: Tracks::default(),
         }
     }
 
@@ -176,6 +181,10 @@ impl Group {
         let series = slot.get_or_insert_with(|| Box::new(Series::new(key.kind.quantity(taken.function, &key.unit), seconds)));
         let time = UnixNanos(at.saturating_mul(closing.timing.bucket)).secs_f64();
         let verdict = series.observe(time, taken.value, taken.samples, closing.parameters);
+        if let Some(watch) = &closing.watch {
+            let judged = (&verdict, series.state(), closing.parameters.page_threshold);
+            watch.judged(&mut self.tracks, key, at, &taken, judged);
+        }
         if verdict.finding.is_some() {
             judged.push(Judged { bucket: at, taken, verdict });
         }
