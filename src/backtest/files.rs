@@ -1,6 +1,8 @@
 //! A receiver of rows from files: values become metric points, as a gauge would send them.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde::Deserialize;
@@ -10,11 +12,7 @@ use super::rows::{Merged, Row};
 use crate::model::{
     Batch, Metric, MetricKind, Payload, PayloadKind, Point, PointValue, Points, Signal, SourceId, Telemetry, UnixNanos, Value,
 };
-use crate::pipeline::{
-    BuildError, ComponentError, Context, Factory, Make, Outputs, Receiver, ReceiverInstance, Span,
-};
-use std::collections::HashMap;
-use std::sync::Arc;
+use crate::pipeline::{BuildError, ComponentError, Context, Factory, Make, Outputs, Receiver, ReceiverInstance, Span};
 
 /// Points in one batch.
 const BATCH: usize = 2_000;
@@ -60,9 +58,11 @@ impl Receiver for Files {
         Ok(())
     }
 
-    async fn run(mut self: Box<Self>) -> Result<(), ComponentError> {
-        let Some(rows) = self.rows.take() else { return Ok(()) };
-        let Context { environment, id, services, shutdown, .. } = &self.context;
+    async fn run(self: Box<Self>) -> Result<(), ComponentError> {
+        let Self { rows, outputs, context, .. } = *self;
+        let Some(rows) = rows else { return Ok(()) };
+        let out = Out { outputs, context };
+        let Context { environment, id, services, shutdown, .. } = &out.context;
         let history = services.registry.history(environment);
         let Some(Span { from, until, .. }) = history.span() else { return Ok(()) };
         let reader = id.to_string();
@@ -80,13 +80,13 @@ impl Receiver for Files {
             };
             batch.add(&row);
             if batch.points.rows.len() >= BATCH {
-                self.hand_over(&mut batch).await?;
+                out.hand_over(&mut batch).await?;
                 if shutdown.is_cancelled() {
                     break;
                 }
             }
         }
-        self.hand_over(&mut batch).await?;
+        out.hand_over(&mut batch).await?;
         if failed.is_none() && !shutdown.is_cancelled() {
             // The last rows' bucket is complete: there are no more.
             let reached = history.progress().map_or(from, |p| p.reached);
@@ -97,7 +97,13 @@ impl Receiver for Files {
     }
 }
 
-impl Files {
+/// Where rows go.
+struct Out {
+    outputs: Outputs,
+    context: Context,
+}
+
+impl Out {
     async fn hand_over(&self, batch: &mut Pending) -> Result<(), ComponentError> {
         let Pending { points, first, last, rows, .. } = std::mem::take(batch);
         if points.rows.is_empty() {
