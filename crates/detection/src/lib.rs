@@ -15,15 +15,18 @@
 //!     let verdict = calls.observe(60.0 * f64::from(minute), usual, f64::NAN, &parameters);
 //!     assert!(verdict.finding.is_none());
 //! }
-//! assert_eq!(calls.state(), State::Ready);
+//! assert!(matches!(calls.state(), State::Ready { .. }));
 //! let verdict = calls.observe(36_000.0, 12.0, f64::NAN, &parameters);
 //! assert!(verdict.finding.is_some_and(|finding| finding.score > 25.0));
 //! ```
 
 mod calibrate;
+mod ensemble;
+mod explain;
 mod forecast;
 mod heads;
 mod incident;
+mod model;
 mod models;
 #[cfg(test)]
 mod reference;
@@ -33,9 +36,12 @@ mod scale;
 mod series;
 mod shape;
 mod sketch;
+mod training;
 mod verdict;
 
-pub use models::COMPONENTS;
+pub use ensemble::COMPONENTS;
+pub use model::{ModelKind, ModelOptions};
 pub use series::Series;
 pub use sketch::{MAX_BINS, RELATIVE_ACCURACY, Sketch};
-pub use verdict::{Direction, Finding, Parameters, Quantity, Reason, State, Verdict};
+pub use training::{Job, State, Version, Waiting};
+pub use verdict::{Direction, Finding, Parameters, Quantity, Rarity, Reason, Similar, Verdict};

@@ -84,6 +84,11 @@ impl Models {
         histories.map(History::heap).iter().sum::<usize>() + self.time_of_day.heap() + self.time_of_week.heap()
     }
 
+    /// The last values, oldest first; what bridges a short gap is among them.
+    pub(crate) fn recent(&self) -> Vec<f64> {
+        self.every1.values()
+    }
+
     /// Tells that `missing` values were not seen before the next one.
     pub(crate) fn skip(&mut self, missing: u32) {
         if missing > LONGEST_BRIDGE {

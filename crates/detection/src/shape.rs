@@ -82,6 +82,11 @@ impl History {
         self.unbroken = 0;
     }
 
+    /// All means that are kept, oldest first.
+    pub(crate) fn values(&self) -> Vec<f64> {
+        self.means.iter().map(|quantised| self.centre + f64::from(*quantised) * self.unit).collect()
+    }
+
     /// Whether there is something to compare the newest `width` means with.
     pub(crate) fn knows(&self, width: usize) -> bool {
         usize::from(self.unbroken) >= width && self.means.len() >= 2 * width

@@ -4,7 +4,7 @@ use detection::{Finding, Quantity};
 
 use super::bucket::{Function, Kind};
 use super::group::{Judged, Key};
-use crate::model::{Anomaly, DetectorRef, Direction, Entity, Environment, Reason, Severity, UnixNanos, Window};
+use crate::model::{Anomaly, DetectorRef, Direction, Entity, Environment, Past, Reason, Severity, Similar, UnixNanos, Window};
 use crate::text::alike;
 
 /// Version of the mathematics and of what is made of it; part of every anomaly's id.
@@ -59,8 +59,10 @@ impl Finder<'_> {
             score: finding.score,
             probability: finding.probability,
             severity: Severity::of(finding.score),
-            direction: direction(finding, quantity, observed),
+            direction: direction(finding, quantity, observed, expected),
             reasons: sentences.reasons(finding),
+            past: Some(past(finding)),
+            incident: None,
         })
     }
 
@@ -135,12 +137,20 @@ pub(super) fn unit(kind: Kind, function: Function, metric: &str) -> String {
     }
 }
 
-fn direction(finding: &Finding, quantity: Quantity, observed: f64) -> Direction {
+fn past(finding: &Finding) -> Past {
+    let similar = finding.similar.map(|s| Similar {
+        time: UnixNanos::from_secs(u64::try_from(s.time.max(0.0) as i64).unwrap_or(0)),
+        likeness: s.likeness,
+    });
+    Past { rarest_in: finding.rarity.seconds, unprecedented: finding.rarity.unprecedented, similar }
+}
+
+fn direction(finding: &Finding, quantity: Quantity, observed: f64, expected: f64) -> Direction {
+    let counted = matches!(quantity, Quantity::Count | Quantity::Rate);
     match finding.direction {
+        detection::Direction::Spike if counted && expected <= 0.0 && finding.rarity.unprecedented => Direction::New,
         detection::Direction::Spike => Direction::Spike,
-        detection::Direction::Dip if observed == 0.0 && matches!(quantity, Quantity::Count | Quantity::Rate) => {
-            Direction::Missing
-        }
+        detection::Direction::Dip if counted && observed == 0.0 => Direction::Missing,
         detection::Direction::Dip => Direction::Dip,
         detection::Direction::Shape => Direction::Shape,
     }
@@ -246,6 +256,8 @@ mod tests {
             probability: 1e-7,
             direction,
             reasons: vec![reason("time_of_day", 6.0, 0.6), reason("ar4", 4.0, 0.4)],
+            rarity: detection::Rarity::default(),
+            similar: None,
         };
         let verdict = Verdict {
             lower: Some(usual.0),
@@ -295,6 +307,8 @@ mod tests {
                 part("nov3x2", 0.8, 0.04),
                 part("time_of_week", 0.6, 0.03),
             ],
+            rarity: detection::Rarity::default(),
+            similar: None,
         };
         let sentences =
             Sentences { function: Function::Rate, unit: "1/s", observed: 20.0, expected: 2.0, usual: None, scale: 1.0 };

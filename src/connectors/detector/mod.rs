@@ -207,7 +207,7 @@ impl Detector {
             match report {
                 Report::Anomalies(anomalies) => {
                     let found = anomalies.len() as u64;
-                    if output.send(Payload::Anomalies(Arc::new(anomalies))).await.is_err() {
+                    if output.send(Payload::Anomalies(Arc::new(anomalies.into()))).await.is_err() {
                         self.context.counters.event("anomalies_undelivered", found);
                     }
                 }

@@ -129,8 +129,14 @@ impl Processor for LogPatterns {
                 }
             })
             .collect();
-        let observations =
-            Observations { environment: environment.clone(), source: Arc::clone(source), signal: Signal::Logs, items, newest };
+        let observations = Observations {
+            environment: environment.clone(),
+            source: Arc::clone(source),
+            signal: Signal::Logs,
+            items,
+            newest,
+            calls: Vec::new(),
+        };
         let dropped = [("severity_ignored", ignored), ("no_time", no_time)];
         Processed {
             output: Some(Payload::Observations(Arc::new(observations))),
