@@ -157,8 +157,22 @@ fn ticks(low: f64, high: f64, wanted: u32) -> Vec<f64> {
 
 /// Times below the axis, at round moments, with the date where the day begins.
 fn times(svg: &mut String, scale: &Scale) {
-    const STEPS: [f64; 14] =
-        [60.0, 300.0, 600.0, 900.0, 1800.0, 3600.0, 7200.0, 10_800.0, 21_600.0, 43_200.0, 86_400.0, 172_800.0, 604_800.0, 2_592_000.0];
+    const STEPS: [f64; 14] = [
+        60.0,
+        300.0,
+        600.0,
+        900.0,
+        1800.0,
+        3600.0,
+        7200.0,
+        10_800.0,
+        21_600.0,
+        43_200.0,
+        86_400.0,
+        172_800.0,
+        604_800.0,
+        2_592_000.0,
+    ];
     let rough = (scale.to - scale.from) / 6.0;
     let step = STEPS.iter().copied().find(|s| *s >= rough).unwrap_or(31_536_000.0);
     let first = (scale.from / step).ceil();
@@ -202,10 +216,8 @@ fn open(height: f64, label: &str) -> String {
 pub(super) fn bars(periods: &[(String, u64)], unit: &str, link: impl Fn(usize) -> Option<usize>) -> String {
     const TALL: f64 = 160.0;
     let most = periods.iter().map(|(_, n)| *n).max().unwrap_or(0).max(1);
-    let label = format!(
-        "anomalies a {unit}: {}",
-        periods.iter().map(|(name, n)| format!("{name} {n}")).collect::<Vec<_>>().join(", ")
-    );
+    let label =
+        format!("anomalies a {unit}: {}", periods.iter().map(|(name, n)| format!("{name} {n}")).collect::<Vec<_>>().join(", "));
     let mut svg = open(TALL, &label);
     let (bottom, width) = (TALL - BOTTOM, WIDTH - 44.0 - RIGHT);
     for value in ticks(0.0, most as f64, 3).into_iter().filter(|v| v.fract() == 0.0) {
@@ -273,7 +285,8 @@ mod tests {
             upper: f64::NAN,
         };
         let samples: Vec<Sample> = [0, 1, 2, 9, 10].map(sample).to_vec();
-        let lengths: Vec<usize> = runs(&samples, 60 * UnixNanos::SECOND, |s| s.observed.is_finite()).iter().map(Vec::len).collect();
+        let lengths: Vec<usize> =
+            runs(&samples, 60 * UnixNanos::SECOND, |s| s.observed.is_finite()).iter().map(Vec::len).collect();
         assert_eq!(lengths, [3, 2]);
         assert!(runs(&samples, 60 * UnixNanos::SECOND, |s| s.expected.is_finite()).is_empty());
     }

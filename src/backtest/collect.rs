@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::model::{Anomaly, UnixNanos};
+use crate::model::{Anomaly, Findings, IncidentEvent, UnixNanos};
 use crate::pipeline::{Judgement, Observer, Track, Watched};
 
 /// Values before an anomaly that its chart shows.
@@ -39,6 +39,8 @@ pub(super) struct Collected {
     pub(super) more: u64,
     /// Values around an anomaly, by fingerprint and start of its bucket.
     pub(super) charts: BTreeMap<(String, UnixNanos), Vec<Sample>>,
+    /// Incidents that were opened.
+    pub(super) incidents: u64,
     pub(super) ready: u64,
     pub(super) warming: u64,
     pub(super) values: u64,
@@ -85,8 +87,10 @@ impl Observer for Collector {
         })
     }
 
-    fn anomalies(&self, anomalies: &[Anomaly]) {
+    fn findings(&self, findings: &Findings) {
+        let Findings { anomalies, incidents } = findings;
         let mut collected = self.lock();
+        collected.incidents += incidents.iter().filter(|i| i.event == IncidentEvent::Opened).count() as u64;
         let room = MAX_ANOMALIES.saturating_sub(collected.anomalies.len());
         collected.anomalies.extend(anomalies.iter().take(room).cloned());
         collected.more += anomalies.len().saturating_sub(room) as u64;

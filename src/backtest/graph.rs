@@ -55,7 +55,7 @@ impl Exporter for Collect {
         let observer = self.0.services.registry.observer();
         while let Some(delivery) = input.recv().await {
             if let (Payload::Anomalies(anomalies), Some(observer)) = (&delivery.payload, &observer) {
-                observer.anomalies(anomalies);
+                observer.findings(anomalies);
             }
             delivery.flight.sent();
         }
@@ -98,7 +98,9 @@ pub fn of_environment(plan: &Plan, span: Span, now: UnixNanos) -> Result<Job, St
         if PipelineKind::of(pipeline) == Some(PipelineKind::Anomalies) {
             parts.exporters = vec![collector.clone()];
         } else {
-            parts.receivers.retain(|id| reads(id) || spec.connectors.contains_key(id) || plan.find(Class::Connector, id).is_some());
+            parts
+                .receivers
+                .retain(|id| reads(id) || spec.connectors.contains_key(id) || plan.find(Class::Connector, id).is_some());
             parts.exporters.retain(|id| plan.find(Class::Connector, id).is_some());
         }
     }

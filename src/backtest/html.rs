@@ -143,6 +143,9 @@ fn one(out: &mut String, number: usize, finding: &Finding) {
         );
     }
     out.push_str("</ul>\n");
+    if let Some(past) = &anomaly.past {
+        let _ = writeln!(out, "<p class=\"past\">{}</p>", escape(&past.text()));
+    }
     if !finding.also.is_empty() {
         let _ = writeln!(
             out,

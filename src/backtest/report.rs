@@ -50,6 +50,8 @@ pub struct Report {
     pub anomalies: u64,
     /// Anomalies a day.
     pub per_day: f64,
+    /// Incidents that they belong to; 0 where anomalies are not grouped.
+    pub incidents: u64,
     /// Anomalies by their severity, the worst first.
     pub severities: Vec<(&'static str, u64)>,
     /// Anomalies of each day (UTC).
@@ -129,8 +131,20 @@ impl Report {
         told: Vec<String>,
         took: Duration,
     ) -> Self {
-        let Collected { mut anomalies, more, mut charts, ready, warming, values, events, threshold, bucket, judged, .. } =
-            collected;
+        let Collected {
+            mut anomalies,
+            more,
+            mut charts,
+            ready,
+            warming,
+            values,
+            events,
+            threshold,
+            bucket,
+            judged,
+            incidents,
+            ..
+        } = collected;
         let (from, to) = covered(job, judged, bucket, reached);
         // What begins at the end or later belongs to what was not asked for.
         anomalies.retain(|a| a.window.start >= from && a.window.start < to);
@@ -167,9 +181,8 @@ impl Report {
             series: SeriesCount { seen: ready + warming, ready, warming },
             anomalies: total,
             per_day: per_day(total),
-            severities: severities
-                .map(|s| (s.as_str(), anomalies.iter().filter(|a| a.severity == s).count() as u64))
-                .to_vec(),
+            incidents,
+            severities: severities.map(|s| (s.as_str(), anomalies.iter().filter(|a| a.severity == s).count() as u64)).to_vec(),
             days: by_day(&anomalies, from, to),
             services: by_service(&anomalies),
             thresholds: thresholds(&events, threshold, total, &per_day),
@@ -195,7 +208,9 @@ impl Report {
 /// The time that the report is about: what was asked for, less what is not there.
 fn covered(job: &Job, judged: Option<(UnixNanos, UnixNanos)>, bucket: u64, reached: UnixNanos) -> (UnixNanos, UnixNanos) {
     let Some((first, last)) = judged else { return (job.span.from, job.span.from) };
-    let end = last.plus(bucket).max(reached.min(job.span.until).min(last.plus(DAY)));
+    // Files end with their last value; of an environment it is known that nothing came after it.
+    let known = if job.span.until.0 == u64::MAX { last } else { reached.min(job.span.until) };
+    let end = last.plus(bucket).max(known);
     (first.max(job.span.from.floor(bucket)), end.min(job.span.until))
 }
 
@@ -241,15 +256,18 @@ fn thresholds(events: &[u64], in_force: f64, found: u64, per_day: &impl Fn(u64) 
 }
 
 fn findings(mut anomalies: Vec<Anomaly>, charts: &mut BTreeMap<(String, UnixNanos), Vec<Sample>>) -> Vec<Finding> {
-    anomalies.sort_by(|a, b| {
-        a.probability.total_cmp(&b.probability).then(b.score.total_cmp(&a.score)).then_with(|| a.id.cmp(&b.id))
-    });
+    anomalies
+        .sort_by(|a, b| a.probability.total_cmp(&b.probability).then(b.score.total_cmp(&a.score)).then_with(|| a.id.cmp(&b.id)));
     let mut top: Vec<Finding> = Vec::new();
     for anomaly in anomalies {
         let near = |finding: &&mut Finding| {
             let lead = &finding.anomaly;
-            lead.entity.service == anomaly.entity.service
-                && lead.window.start.0.abs_diff(anomaly.window.start.0) <= TOGETHER
+            if let (Some(one), Some(other)) = (&lead.incident, &anomaly.incident)
+                && one.id == other.id
+            {
+                return true;
+            }
+            lead.entity.service == anomaly.entity.service && lead.window.start.0.abs_diff(anomaly.window.start.0) <= TOGETHER
         };
         if let Some(finding) = top.iter_mut().find(near) {
             finding.also.push(headline(&anomaly));

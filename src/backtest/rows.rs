@@ -197,7 +197,9 @@ impl Long {
         let name = match self.names.get(&name) {
             Some(known) => Arc::clone(known),
             None if self.names.len() >= MAX_NAMES => {
-                return Err(wrong(&format!("more than {MAX_NAMES} different series: is `metric` or `service` something that never repeats?")));
+                return Err(wrong(&format!(
+                    "more than {MAX_NAMES} different series: is `metric` or `service` something that never repeats?"
+                )));
             }
             None => {
                 let shared = Arc::new(name.clone());

@@ -50,7 +50,13 @@ pub(super) fn count(number: u64) -> String {
 
 /// A number a day: `2.6`, `0.07`.
 pub(super) fn rate(per_day: f64) -> String {
-    if per_day >= 9.95 { format!("{per_day:.0}") } else if per_day >= 0.095 { format!("{per_day:.1}") } else { format!("{per_day:.2}") }
+    if per_day >= 9.95 {
+        format!("{per_day:.0}")
+    } else if per_day >= 0.095 {
+        format!("{per_day:.1}")
+    } else {
+        format!("{per_day:.2}")
+    }
 }
 
 /// What was read, and how fast.
@@ -80,8 +86,12 @@ pub(super) fn anomalies(report: &Report) -> String {
     if report.anomalies == 0 {
         return "none".to_owned();
     }
+    let incidents = match report.incidents {
+        0 => String::new(),
+        n => format!(" in {} incidents", count(n)),
+    };
     let bands = report.severities.iter().filter(|(_, n)| *n > 0).map(|(name, n)| format!("{} {name}", count(*n)));
-    format!("{}: {}; {} a day", count(report.anomalies), bands.collect::<Vec<_>>().join(", "), rate(report.per_day))
+    format!("{}{incidents}: {}; {} a day", count(report.anomalies), bands.collect::<Vec<_>>().join(", "), rate(report.per_day))
 }
 
 fn head(out: &mut String, report: &Report) {
@@ -168,6 +178,9 @@ fn findings(out: &mut String, report: &Report) {
         );
         for reason in anomaly.reasons.iter().filter(|r| r.share >= LEAST_SHARE).take(3) {
             let _ = writeln!(out, "     {dim}{:>3.0} %  {}{dim:#}", reason.share * 100.0, reason.text);
+        }
+        if let Some(past) = &anomaly.past {
+            let _ = writeln!(out, "     {dim}       {}{dim:#}", past.text());
         }
         for also in finding.also.iter().take(MOST_ALSO) {
             let _ = writeln!(out, "     {dim} also  {also}{dim:#}");

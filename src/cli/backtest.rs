@@ -143,9 +143,10 @@ fn choose<'a>(loaded: &'a Loaded, arguments: &BacktestArgs) -> Result<&'a Plan, 
     }
     match loaded.plans.as_slice() {
         [only] => Ok(only),
-        several => several.iter().find(|p| p.spec.default).ok_or_else(|| {
-            format!("there are several environments: say which one with --environment, one of {}", names())
-        }),
+        several => several
+            .iter()
+            .find(|p| p.spec.default)
+            .ok_or_else(|| format!("there are several environments: say which one with --environment, one of {}", names())),
     }
 }
 

@@ -79,4 +79,3 @@ fn score(file: &Path, target: &Path) -> Result<u64, String> {
     out.flush().map_err(cannot)?;
     Ok(rows)
 }
-

@@ -1,13 +1,13 @@
 //! Looking on while values are judged: for reports that show more than anomalies. Nobody looks on in the daemon.
 
-use crate::model::{Anomaly, Entity, Environment, Signal, UnixNanos};
+use crate::model::{Entity, Environment, Findings, Signal, UnixNanos};
 
 /// A series that begins to be judged.
 #[derive(Clone, Copy, Debug)]
 pub struct Watched<'a> {
     /// Whose.
     pub environment: &'a Environment,
-    /// As in [`Anomaly::fingerprint`].
+    /// As in [`crate::model::Anomaly::fingerprint`].
     pub fingerprint: &'a str,
     /// Which signal it is made of.
     pub signal: Signal,
@@ -57,6 +57,6 @@ pub trait Observer: Send + Sync + std::fmt::Debug {
     /// A series begins.
     fn series(&self, series: Watched<'_>) -> Box<dyn Track>;
 
-    /// Anomalies were found.
-    fn anomalies(&self, anomalies: &[Anomaly]);
+    /// Anomalies and incidents were found.
+    fn findings(&self, findings: &Findings);
 }

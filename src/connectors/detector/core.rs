@@ -115,7 +115,15 @@ pub(super) struct Core {
 impl Core {
     /// A core that has seen nothing, at `now`.
     pub(super) fn new(settings: Arc<Settings>, now: UnixNanos) -> Self {
-        Self { settings, now, sources: Sources::default(), groups: HashMap::new(), series: 0, swept: Vec::new(), in_history: false }
+        Self {
+            settings,
+            now,
+            sources: Sources::default(),
+            groups: HashMap::new(),
+            series: 0,
+            swept: Vec::new(),
+            in_history: false,
+        }
     }
 
     /// Puts back what was saved.

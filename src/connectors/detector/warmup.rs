@@ -19,6 +19,9 @@ const BUCKETS: u32 = 240;
 /// How often it is told how far the learning is.
 const TELL_EVERY: std::time::Duration = std::time::Duration::from_secs(30);
 
+/// A history that does not move for so long is given up: what comes live must not wait for a cluster that is down.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(15 * 60);
+
 /// Open buckets are bounded; readers of one history stay closer together than that.
 const PACE: u64 = 256;
 
@@ -99,6 +102,8 @@ pub(super) struct Learning {
     key: String,
     asked: Option<Asked>,
     told: Option<Instant>,
+    /// Records that were read, and when one came last.
+    moved: (u64, Instant),
 }
 
 impl Learning {
@@ -108,8 +113,15 @@ impl Learning {
         history.pace(PACE.saturating_mul(bucket));
         let component = context.id.to_string();
         let key = format!("warmup/{}/{component}", context.environment);
-        let mut learning =
-            Self { history, environment: context.environment.clone(), component, key, asked: None, told: None };
+        let mut learning = Self {
+            history,
+            environment: context.environment.clone(),
+            component,
+            key,
+            asked: None,
+            told: None,
+            moved: (0, Instant::now()),
+        };
         let (Some(wanted), false) = (warmup.history(), learning.is_replay()) else { return Ok(learning) };
         let storage = &*context.services.storage;
         let before = storage.get(&learning.key)?.and_then(|bytes| serde_json::from_slice::<Asked>(&bytes).ok());
@@ -164,6 +176,16 @@ impl Learning {
         }
         let Some(progress) = self.history.progress() else { return false };
         if !progress.done {
+            if progress.records > self.moved.0 {
+                self.moved = (progress.records, Instant::now());
+            } else if self.moved.1.elapsed() > PATIENCE {
+                let (environment, component) = (&self.environment, &self.component);
+                tracing::warn!(
+                    %environment, component, reached = %progress.reached,
+                    "no history has come for 15 minutes: going live with what was learnt; what comes of it later is used where it is not too late"
+                );
+                return self.end();
+            }
             let due = self.told.is_none_or(|told| told.elapsed() >= TELL_EVERY);
             if due && progress.records > 0 {
                 self.told = Some(Instant::now());
@@ -172,10 +194,14 @@ impl Learning {
             }
             return false;
         }
+        self.tell_end(&progress);
+        self.end()
+    }
+
+    fn end(&mut self) -> bool {
         if let Some(asked) = &mut self.asked {
             asked.done = true;
         }
-        self.tell_end(&progress);
         true
     }
 

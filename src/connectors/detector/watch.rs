@@ -49,7 +49,7 @@ impl Watch<'_> {
             upper: verdict.upper.map(|v| v * scale),
             page: verdict.page,
             threshold,
-            ready: state == State::Ready,
+            ready: matches!(state, State::Ready { .. }),
             finding: verdict.finding.is_some(),
         };
         if let Some((_, track)) = tracks.0.iter_mut().find(|(function, _)| *function == taken.function) {

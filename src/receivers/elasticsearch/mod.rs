@@ -30,9 +30,7 @@ pub use config::Config;
 
 use crate::elasticsearch::{Client, closed};
 use crate::model::{PayloadKind, UnixNanos};
-use crate::pipeline::{
-    BuildError, ComponentError, Context, Factory, Make, Outputs, Receiver, ReceiverInstance, Span, Status,
-};
+use crate::pipeline::{BuildError, ComponentError, Context, Factory, Make, Outputs, Receiver, ReceiverInstance, Span, Status};
 
 use cursor::Cursor;
 use decode::Decoder;
