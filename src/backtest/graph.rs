@@ -86,7 +86,7 @@ pub fn of_environment(plan: &Plan, span: Span, now: UnixNanos) -> Result<Job, St
     let names = |ids: &[&ComponentId]| ids.iter().map(|id| format!("`{id}`")).collect::<Vec<_>>().join(", ");
     if readers.is_empty() {
         return Err(format!(
-            "environment `{name}` has no receiver that can read the past ({} only take what is sent to them): add an \
+            "environment `{name}` has no receiver that can read the past, only {}, to which data is sent: add an \
              `elasticsearch` receiver to one of its pipelines, or give files with --input",
             names(&pushed)
         ));
