@@ -188,7 +188,8 @@ service:
 
     // Ten minutes later: the live fault is found at once, without warming up.
     let now = History { begin: live_from, buckets: 10, slow_from: Some(3), first_number: 1_000_000, ..past };
-    documents += write(&server, &stream, &now).await;
+    let calm = History { slow_from: None, service: broken.service, first_number: 2_000_000, ..now.clone() };
+    documents += write(&server, &stream, &now).await + write(&server, &stream, &calm).await;
     live.clock.set(live_from.plus(10 * BUCKET));
     let anomalies = eventually("the live fault to be reported", LIMIT, async || {
         let text = std::fs::read_to_string(&file).unwrap_or_default();
