@@ -71,12 +71,13 @@ mod tests {
     #[test]
     fn chance_is_evenly_spread_and_the_same_each_time() {
         let mut chance = Chance::new(1);
-        let numbers: Vec<f64> = (0..10_000).map(|_| chance.uniform()).collect();
+        let numbers: Vec<f64> = (0..100_000).map(|_| chance.uniform()).collect();
         assert!(numbers.iter().all(|number| (0.0..=1.0).contains(number) && *number > 0.0));
-        assert!((numbers.iter().sum::<f64>() / 10_000.0 - 0.5).abs() < 0.01);
-        let normal: Vec<f64> = (0..10_000).map(|_| chance.normal()).collect();
-        let variance = normal.iter().map(|number| number * number).sum::<f64>() / 10_000.0;
-        assert!((variance - 1.0).abs() < 0.05, "{variance}");
+        let mean = numbers.iter().sum::<f64>() / 100_000.0;
+        assert!((mean - 0.5).abs() < 0.005, "{mean}");
+        let normal: Vec<f64> = (0..100_000).map(|_| chance.normal()).collect();
+        let variance = normal.iter().map(|number| number * number).sum::<f64>() / 100_000.0;
+        assert!((variance - 1.0).abs() < 0.02, "{variance}");
         let mut again = Chance::new(1);
         assert!(numbers.iter().all(|number| *number == again.uniform()));
     }

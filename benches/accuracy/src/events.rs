@@ -96,3 +96,70 @@ fn runs<'a>(labels: impl Iterator<Item = &'a bool>) -> Vec<(usize, usize)> {
     }
     runs
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Ranges = &'static [(usize, usize)];
+
+    /// Two series with events as first and last row: some end in the probation or at the last row.
+    fn collection() -> Events {
+        let mut events = Events::default();
+        let specification: [(usize, f64, Ranges); 2] = [
+            (200, 300.0, &[(5, 8), (28, 33), (100, 104), (150, 150), (195, 199)]),
+            (6000, 60.0, &[(740, 749), (751, 760), (2000, 2100), (4000, 4003), (4010, 4012)]),
+        ];
+        for (salt, (rows, step, ranges)) in specification.into_iter().enumerate() {
+            let times: Vec<f64> = (0..rows).map(|row| row as f64 * step).collect();
+            let labels: Vec<bool> =
+                (0..rows).map(|row| ranges.iter().any(|(first, last)| (*first..=*last).contains(&row))).collect();
+            let scores: Vec<f64> = (0..rows).map(|row| score(salt, row)).collect();
+            events.add(&times, &labels, &scores);
+        }
+        events
+    }
+
+    /// One row in ten has a score, 2.7 to 3.
+    fn score(salt: usize, row: usize) -> f64 {
+        let score = ((row * 7_919 + salt * 104_729) * 31 % 1_009) as f64 / 1_009.0;
+        if score > 0.9 { score * 3.0 } else { 0.0 }
+    }
+
+    #[test]
+    fn recall_false_alarms_and_precision_follow_the_rules_of_events() {
+        // What an independent implementation of the rules gives for these series.
+        let expected = [
+            (2.7, "1.000 121.6935 0.043"),
+            (2.8, "0.750 81.9954 0.039"),
+            (2.9, "0.500 40.6433 0.044"),
+            (2.97, "0.250 12.2875 0.055"),
+            (2.99, "0.125 3.7808 0.059"),
+        ];
+        let events = collection();
+        assert_eq!(events.count(), 8);
+        for (threshold, expected) in expected {
+            let Outcome { recall, false_alarms, precision } = events.at(threshold);
+            assert_eq!(format!("{recall:.3} {false_alarms:.4} {precision:.3}"), expected, "at {threshold}");
+        }
+    }
+
+    #[test]
+    fn the_threshold_within_a_rate_is_the_lowest_that_keeps_it() {
+        let events = collection();
+        for rate in [0.0, 3.7, 3.9, 12.5, 81.9, 1e9] {
+            let threshold = events.threshold_within(rate);
+            assert!(events.at(threshold).false_alarms <= rate, "{rate}: {threshold}");
+            let lower = events.rows.iter().copied().find(|score| *score < threshold && *score > 0.0);
+            assert!(lower.is_none_or(|lower| events.at(lower).false_alarms > rate), "{rate}: {threshold}, {lower:?}");
+        }
+    }
+
+    #[test]
+    fn a_detector_that_says_nothing_has_no_alarms() {
+        let mut events = Events::default();
+        events.add(&[0.0, 86_400.0], &[false, true], &[0.0, 0.0]);
+        let outcome = events.at(events.threshold_within(1.0));
+        assert_eq!((outcome.recall, outcome.false_alarms), (0.0, 0.0));
+    }
+}

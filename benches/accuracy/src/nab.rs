@@ -216,3 +216,76 @@ fn highest(values: &[f64]) -> usize {
     }
     best.0
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STEP: f64 = 300.0;
+
+    /// Four files with windows as first and last row: one is in the probation, one file has none.
+    ///
+    /// The expected numbers below are those that an independent implementation of the metric gives for these files.
+    fn files() -> Vec<File> {
+        let specification: [(usize, &[(u32, u32)]); 4] =
+            [(240, &[(200, 229)]), (120, &[]), (200, &[(60, 79), (120, 139)]), (160, &[(10, 20), (90, 109)])];
+        let file = |(salt, (rows, windows)): (usize, (usize, &[(u32, u32)]))| {
+            let times: Vec<f64> = (0..rows).map(|row| row as f64 * STEP).collect();
+            let scores: Vec<f64> = (0..rows).map(|row| score([3, 2, 0, 1][salt], row)).collect();
+            let windows: Vec<(f64, f64)> =
+                windows.iter().map(|(first, last)| (f64::from(*first) * STEP, f64::from(*last) * STEP)).collect();
+            File::new(&times, &scores, &windows).unwrap()
+        };
+        specification.into_iter().enumerate().map(file).collect()
+    }
+
+    /// One row in ten has a score, 0.9 to 1.
+    fn score(salt: usize, row: usize) -> f64 {
+        let score = ((row * 7_919 + salt * 104_729) * 31 % 1_009) as f64 / 1_009.0;
+        if score > 0.9 { score } else { 0.0 }
+    }
+
+    fn close(measured: impl IntoIterator<Item = f64>, expected: [f64; 3]) {
+        let measured: Vec<f64> = measured.into_iter().collect();
+        let same = measured.iter().zip(expected).all(|(measured, expected)| (measured - expected).abs() < 1e-9);
+        assert!(same, "{measured:?}, expected {expected:?}");
+    }
+
+    #[test]
+    fn the_score_is_the_benchmarks_at_the_best_threshold() {
+        let best: Vec<_> = PROFILES.iter().map(|profile| best(&files(), profile)).collect();
+        close(best.iter().map(|(threshold, _)| *threshold), [0.958374628344896, 0.958374628344896, 0.9167492566897919]);
+        close(best.iter().map(|(_, score)| *score), [43.7484164681825, 18.44946252926148, 61.1693337044584]);
+    }
+
+    #[test]
+    fn the_score_is_the_benchmarks_at_a_given_threshold() {
+        let scores = PROFILES.iter().map(|profile| at_threshold(&files(), profile, 0.95));
+        close(scores, [40.46314074021591, 11.878911073328334, 53.64209382681061]);
+    }
+
+    #[test]
+    fn the_score_is_the_benchmarks_when_no_file_is_used_for_its_own_threshold() {
+        let scores = PROFILES.iter().map(|profile| leave_one_out(&files(), profile));
+        close(scores, [8.373236398272965, -12.30153437019979, 25.582157598848646]);
+    }
+
+    #[test]
+    fn silence_is_worth_0_and_a_detection_at_the_first_row_of_each_window_100() {
+        let times: Vec<f64> = (0..100).map(f64::from).collect();
+        let scores: Vec<f64> = times.iter().map(|time| if [40.0, 70.0].contains(time) { 1.0 } else { 0.0 }).collect();
+        let file = File::new(&times, &scores, &[(40.0, 49.0), (70.0, 79.0)]).unwrap();
+        for profile in &PROFILES {
+            assert_eq!(at_threshold(std::slice::from_ref(&file), profile, 2.0), 0.0);
+            assert_eq!(at_threshold(std::slice::from_ref(&file), profile, 0.5), 100.0);
+        }
+    }
+
+    #[test]
+    fn windows_that_are_not_in_the_data_are_told() {
+        let times = [0.0, 1.0, 2.0];
+        assert!(File::new(&times, &[0.0; 3], &[(0.5, 1.0)]).unwrap_err().contains("first time"));
+        assert!(File::new(&times, &[0.0; 3], &[(1.0, 1.5)]).unwrap_err().contains("last time"));
+        assert!(File::new(&times, &[0.0; 2], &[]).unwrap_err().contains("3 rows, 2 scores"));
+    }
+}

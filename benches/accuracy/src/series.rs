@@ -109,3 +109,47 @@ impl Scores {
 pub(crate) fn time_of_day(surprises: &[f64]) -> f64 {
     COMPONENTS.iter().zip(surprises).find(|(name, _)| **name == "time_of_day").map_or(0.0, |(_, surprise)| *surprise)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fmt::Write as _;
+
+    /// A file of `rows` rows, one in 97 without a number, one of them far out and labelled.
+    fn rows(rows: usize) -> Rows {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("series.csv");
+        let mut text = "timestamp,value,label\n".to_owned();
+        let mut chance = Chance::new(3);
+        for row in 0..rows {
+            let value = if row == 1_500 { 90.0 } else { 10.0 + chance.uniform() };
+            let value = if row % 97 == 5 { "NaN".to_owned() } else { value.to_string() };
+            writeln!(text, "{},{value},{}", row * 300, u8::from(row == 1_500)).unwrap();
+        }
+        std::fs::write(&path, text).unwrap();
+        Rows::read(&path, true).unwrap()
+    }
+
+    #[test]
+    fn what_is_said_of_a_row_does_not_depend_on_the_rows_after_it() {
+        let all = judge(&rows(2_000), &Parameters::default(), 1);
+        for cut in [10, 26, 700, 1_550] {
+            let part = judge(&rows(cut), &Parameters::default(), 1);
+            let length = part.point.len();
+            assert_eq!(part.point, all.point[..length]);
+            assert_eq!(part.detector.alert, all.detector.alert[..length]);
+            assert_eq!(part.detector.page, all.detector.page[..length]);
+        }
+    }
+
+    #[test]
+    fn rows_without_a_number_are_left_out_of_labelled_series_and_the_odd_one_is_seen() {
+        let rows = rows(2_000);
+        assert_eq!(rows.values.len(), 2_000 - 21);
+        let odd = rows.labels.iter().position(|label| *label).unwrap();
+        assert_eq!(rows.times[odd], 1_500.0 * 300.0);
+        let judged = judge(&rows, &Parameters::default(), 1);
+        assert!(judged.detector.page[odd] > 1.55, "{}", judged.detector.page[odd]);
+        assert!(judged.bytes > 1_000);
+    }
+}

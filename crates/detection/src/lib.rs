@@ -5,6 +5,7 @@
 //!
 //! - [`Sketch`] summarises the values of a bucket (quantiles that can be merged).
 //! - [`Series`] learns one series and judges every new value: [`Series::observe`].
+//! - [`PeerGroup`] judges the same quantity of several instances together: [`PeerGroup::observe`].
 //!
 //! ```
 //! use detection::{Parameters, Quantity, Series, State};
@@ -28,6 +29,7 @@ mod heads;
 mod incident;
 mod model;
 mod models;
+mod peers;
 #[cfg(test)]
 mod reference;
 mod refractory;
@@ -41,6 +43,7 @@ mod verdict;
 
 pub use ensemble::COMPONENTS;
 pub use model::{ModelKind, ModelOptions};
+pub use peers::{MAX_PEERS, PeerFinding, PeerGroup, PeerModel, PeerParameters, PeerValue};
 pub use series::Series;
 pub use sketch::{MAX_BINS, RELATIVE_ACCURACY, Sketch};
 pub use training::{Job, State, Version, Waiting};

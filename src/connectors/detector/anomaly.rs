@@ -28,7 +28,7 @@ impl Finder<'_> {
         let finding = judged.verdict.finding.as_ref()?;
         let function = judged.taken.function;
         let quantity = key.kind.quantity(function, &key.unit);
-        let scale = self.scale(key, function);
+        let scale = shown_per(quantity, self.bucket);
         let observed = judged.taken.value * scale;
         let finite = |value: Option<f64>, instead: f64| value.map(|v| v * scale).filter(|v| v.is_finite()).unwrap_or(instead);
         let expected = finite(judged.verdict.expected, observed);
@@ -41,8 +41,8 @@ impl Finder<'_> {
         let known = bounds.iter().all(|b| b.is_some_and(f64::is_finite));
         let sentences = Sentences { function, unit: &unit, observed, expected, usual: known.then_some((lower, upper)), scale };
         Some(Anomaly {
-            id: self.id(key, function, Some(window)),
-            fingerprint: self.id(key, function, None),
+            id: self.id("", key, function.as_str(), Some(window)),
+            fingerprint: self.id("", key, function.as_str(), None),
             environment: self.environment.clone(),
             detector: DetectorRef { name: self.name.to_owned(), kind: MODEL.to_owned(), version: VERSION.to_owned() },
             signal: key.signal,
@@ -66,23 +66,20 @@ impl Finder<'_> {
         })
     }
 
-    /// By which a judged value is shown: counts are judged as counts, and shown per second.
-    pub(super) fn scale(&self, key: &Key, function: Function) -> f64 {
-        let counts = key.kind.quantity(function, &key.unit) == Quantity::Count;
-        if counts { UnixNanos::SECOND as f64 / self.bucket as f64 } else { 1.0 }
-    }
-
     /// Base32 of a hash of everything that tells this series, and this bucket of it, from all others.
-    pub(super) fn id(&self, key: &Key, function: Function, window: Option<Window>) -> String {
+    ///
+    /// `by` tells anomalies that were found otherwise than in the series alone.
+    pub(super) fn id(&self, by: &str, key: &Key, function: &str, window: Option<Window>) -> String {
         let mut hasher = blake3::Hasher::new();
         for part in [self.environment.as_str(), self.name, VERSION, key.signal.as_str()] {
             hash_text(&mut hasher, part);
         }
         hash_entity(&mut hasher, &key.entity);
-        for part in [&key.metric, &key.unit, function.as_str()] {
+        for part in [&key.metric, &key.unit, function] {
             hash_text(&mut hasher, part);
         }
         hasher.update(&[key.kind as u8]);
+        hasher.update(by.as_bytes());
         if let Some(window) = window {
             hasher.update(&window.start.0.to_le_bytes());
             hasher.update(&window.end.0.to_le_bytes());
@@ -97,6 +94,14 @@ impl Finder<'_> {
 fn hash_text(hasher: &mut blake3::Hasher, text: &str) {
     hasher.update(&(text.len() as u64).to_le_bytes());
     hasher.update(text.as_bytes());
+}
+
+/// What an entity does: service, operation and span kind, whichever instance does it.
+pub(super) fn hash_behaviour(hasher: &mut blake3::Hasher, entity: &Entity) {
+    hash_text(hasher, &entity.service);
+    hasher.update(&[u8::from(entity.operation.is_some())]);
+    hash_text(hasher, entity.operation.as_deref().unwrap_or(""));
+    hash_text(hasher, entity.kind.map_or("", |k| k.as_str()));
 }
 
 /// Everything that tells an entity from others.
@@ -124,6 +129,11 @@ pub(super) fn sort(anomalies: &mut [Anomaly]) {
             &b.id,
         ))
     });
+}
+
+/// What a value is multiplied with to be shown: counts were judged as counts, and are shown per second.
+pub(super) fn shown_per(quantity: Quantity, bucket: u64) -> f64 {
+    if quantity == Quantity::Count { UnixNanos::SECOND as f64 / bucket as f64 } else { 1.0 }
 }
 
 /// The unit of a series, made of the unit of its metric.

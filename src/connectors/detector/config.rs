@@ -4,6 +4,7 @@ use detection::Parameters;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::joint::{Entities, Peers};
 use super::warmup::Warmup;
 use crate::config::Duration;
 use crate::pipeline::Problem;
@@ -58,6 +59,12 @@ pub struct Config {
     #[serde(default = "min_error_share_deviation")]
     #[schemars(range(min = 0.0, max = 1.0))]
     pub min_error_share_deviation: f64,
+    /// Series of one entity, judged together.
+    #[serde(default)]
+    pub entities: Entities,
+    /// Instances of one metric, compared with each other.
+    #[serde(default)]
+    pub peers: Peers,
 }
 
 impl Default for Config {
@@ -74,6 +81,8 @@ impl Default for Config {
             threshold: threshold(),
             min_deviation: min_deviation(),
             min_error_share_deviation: min_error_share_deviation(),
+            entities: Entities::default(),
+            peers: Peers::default(),
         }
     }
 }
@@ -179,6 +188,9 @@ pub(super) fn check(config: &serde_json::Value) -> Vec<Problem> {
     }
     if let Some(message) = range(config.min_error_share_deviation, 0.0, 1.0) {
         problem("min_error_share_deviation", message, None);
+    }
+    for (key, message) in config.peers.problems() {
+        problems.push(Problem { path: vec!["peers".to_owned(), key.to_owned()], message, hint: None, fatal: true });
     }
     problems
 }

@@ -11,6 +11,7 @@ use super::anomaly::{self, Finder};
 use super::bucket::{Bucket, Kind};
 use super::config::Config;
 use super::group::{Closing, Group, Judged, Key, Refusal};
+use super::joint;
 use super::watch::Watch;
 use super::watermark::{Sources, Timing};
 use crate::model::{Anomaly, Entity, Environment, Measure, Signal, SourceId, UnixNanos};
@@ -29,6 +30,8 @@ pub(super) struct Settings {
     pub(super) forget_after: u64,
     /// Of this shard.
     pub(super) max_series: usize,
+    /// What is judged together.
+    pub(super) joint: joint::Settings,
     /// Who looks on.
     pub(super) observer: Option<Arc<dyn Observer>>,
 }
@@ -50,6 +53,7 @@ impl Settings {
             min_samples: config.min_samples,
             forget_after: nanos(config.forget_after),
             max_series: config.max_series.div_ceil(shards.max(1)),
+            joint: joint::Settings::new(config, timing.bucket),
             observer: None,
         }
     }
@@ -95,6 +99,8 @@ pub(super) struct Outcome {
     pub(super) added: u64,
     /// Series that were forgotten.
     pub(super) forgotten: u64,
+    /// What else happened, and how often.
+    pub(super) events: joint::Events,
 }
 
 /// The series of one shard.
@@ -104,6 +110,8 @@ pub(super) struct Core {
     pub(super) now: UnixNanos,
     pub(super) sources: Sources,
     pub(super) groups: HashMap<Key, Group>,
+    /// Series judged together.
+    pub(super) joint: joint::Stage,
     /// How many series the groups have or may come to have.
     series: usize,
     /// The horizons at the last sweep: as long as none moves, nothing can be closed.
@@ -120,6 +128,7 @@ impl Core {
             now,
             sources: Sources::default(),
             groups: HashMap::new(),
+            joint: joint::Stage::default(),
             series: 0,
             swept: Vec::new(),
             in_history: false,
@@ -237,6 +246,7 @@ impl Core {
             sources: &self.sources,
             parameters: &settings.parameters,
             min_samples: settings.min_samples,
+            all: settings.joint.enabled(),
             watch: settings.observer.as_deref().map(|observer| Watch { observer, finder: &finder }),
         };
         let keep = settings.forget_after / settings.timing.bucket;
@@ -250,15 +260,18 @@ impl Core {
             };
             let Some(horizon) = horizon else { return true };
             outcome.closed += group.close(key, horizon, &closing, &mut judged);
+            self.joint.take(key, horizon, &judged, &settings.joint);
             outcome.anomalies.extend(judged.drain(..).filter_map(|j| finder.anomaly(key, &j)));
             let alive = group.last_data().saturating_add(keep) >= horizon;
             if !alive {
+                self.joint.forget(key, group.last_data());
                 forgotten += key.kind.functions().len();
             }
             alive
         });
         self.series = self.series.saturating_sub(forgotten);
         outcome.forgotten += forgotten as u64;
+        outcome.anomalies.extend(self.joint.judge(&finder, &settings.joint, &mut outcome.events));
         anomaly::sort(&mut outcome.anomalies);
         self.swept = horizons;
     }
@@ -270,9 +283,11 @@ impl Core {
 }
 
 /// Which of `shards` shards an entity belongs to: always the same one, on every machine.
+///
+/// What is judged together lives together: all instances and attributes of one service, operation and span kind.
 pub(super) fn shard_of(entity: &Entity, shards: usize) -> usize {
     let mut hasher = blake3::Hasher::new();
-    anomaly::hash_entity(&mut hasher, entity);
+    anomaly::hash_behaviour(&mut hasher, entity);
     let bytes = hasher.finalize();
     let first = bytes.as_bytes().first_chunk::<8>().copied().map(u64::from_le_bytes).unwrap_or(0);
     usize::try_from(first % shards.max(1) as u64).unwrap_or(0)

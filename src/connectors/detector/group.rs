@@ -66,6 +66,8 @@ pub(super) struct Closing<'a> {
     pub(super) sources: &'a Sources,
     pub(super) parameters: &'a Parameters,
     pub(super) min_samples: f64,
+    /// Whether all values are handed on, or those with a finding only.
+    pub(super) all: bool,
     pub(super) watch: Option<Watch<'a>>,
 }
 
@@ -185,7 +187,7 @@ impl Group {
             let judged = (&verdict, series.state(), closing.parameters.page_threshold);
             watch.judged(&mut self.tracks, key, at, &taken, judged);
         }
-        if verdict.finding.is_some() {
+        if closing.all || verdict.finding.is_some() {
             judged.push(Judged { bucket: at, taken, verdict });
         }
     }

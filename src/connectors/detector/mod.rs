@@ -6,6 +6,7 @@ mod config;
 mod core;
 mod group;
 mod intake;
+mod joint;
 mod points;
 mod reading;
 mod shard;

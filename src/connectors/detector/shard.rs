@@ -83,7 +83,7 @@ fn run(mut core: Core, mut commands: mpsc::Receiver<Command>, shared: &Shared) -
 }
 
 fn report(outcome: Outcome, shared: &Shared) -> Result<(), Unheard> {
-    let Outcome { mut anomalies, dropped, closed, added, forgotten } = outcome;
+    let Outcome { mut anomalies, dropped, closed, added, forgotten, events } = outcome;
     let all = anomalies.len();
     anomalies.retain(|anomaly| anomaly.window.start >= shared.live_from);
     let (found, in_history) = (anomalies.len() as u64, (all - anomalies.len()) as u64);
@@ -95,7 +95,10 @@ fn report(outcome: Outcome, shared: &Shared) -> Result<(), Unheard> {
         ("series_forgotten", forgotten),
         ("anomalies", found),
         ("in_history", in_history),
-    ] {
+    ]
+    .into_iter()
+    .chain(events)
+    {
         if times > 0 {
             shared.counters.event(event, times);
         }

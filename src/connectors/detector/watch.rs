@@ -1,6 +1,6 @@
 //! Somebody looks on while values are judged: a report of what has been. In the daemon nobody does.
 
-use super::anomaly::Finder;
+use super::anomaly::{Finder, shown_per};
 use super::bucket::{Function, Taken};
 use super::group::Key;
 use crate::model::UnixNanos;
@@ -40,7 +40,7 @@ impl Watch<'_> {
         taken: &Taken,
         (verdict, state, threshold): (&Verdict, State, f64),
     ) {
-        let scale = self.finder.scale(key, taken.function);
+        let scale = shown_per(key.kind.quantity(taken.function, &key.unit), self.finder.bucket);
         let judgement = Judgement {
             at: UnixNanos(at.saturating_mul(self.finder.bucket)),
             observed: taken.value * scale,
@@ -58,7 +58,7 @@ impl Watch<'_> {
         }
         let mut track = self.observer.series(Watched {
             environment: self.finder.environment,
-            fingerprint: &self.finder.id(key, taken.function, None),
+            fingerprint: &self.finder.id("", key, taken.function.as_str(), None),
             signal: key.signal,
             entity: &key.entity,
             metric: &key.metric,
