@@ -6,6 +6,7 @@
 //! - [`Sketch`] summarises the values of a bucket (quantiles that can be merged).
 //! - [`Series`] learns one series and judges every new value: [`Series::observe`].
 //! - [`PeerGroup`] judges the same quantity of several instances together: [`PeerGroup::observe`].
+//! - [`Entity`] learns how several series of one entity behave together: [`Entity::observe`].
 //!
 //! ```
 //! use detection::{Parameters, Quantity, Series, State};
@@ -23,6 +24,7 @@
 
 mod calibrate;
 mod ensemble;
+mod entity;
 mod explain;
 mod forecast;
 mod heads;
@@ -42,6 +44,7 @@ mod training;
 mod verdict;
 
 pub use ensemble::COMPONENTS;
+pub use entity::{Carrier, Channel, Entity, EntityFinding, EntityVerdict, MOST_CHANNELS};
 pub use model::{ModelKind, ModelOptions};
 pub use peers::{MAX_PEERS, PeerFinding, PeerGroup, PeerModel, PeerParameters, PeerValue};
 pub use series::Series;
