@@ -60,7 +60,11 @@ async fn a_backtest_finds_the_fault_in_what_elasticsearch_holds_and_changes_noth
     assert_eq!(told["records"], Value::from(documents), "{told:#}");
     assert_eq!(told["complete"], Value::from(true));
     let top = &told["top"][0]["anomaly"];
-    assert_eq!((top["entity"]["service"].as_str(), top["entity"]["operation"].as_str()), (Some("checkout"), Some(SLOW)), "{top:#}");
+    assert_eq!(
+        (top["entity"]["service"].as_str(), top["entity"]["operation"].as_str()),
+        (Some("checkout"), Some(SLOW)),
+        "{top:#}"
+    );
     let start = top["window"]["start"].as_u64().expect("a moment");
     assert!((history.fault().0..history.fault().0 + 5 * BUCKET).contains(&start), "{top:#}");
     let page = std::fs::read_to_string(&report).expect("the page");

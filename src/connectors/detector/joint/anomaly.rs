@@ -73,6 +73,7 @@ pub(super) fn of_peer(finder: &Finder<'_>, found: &Found, settings: &Settings) -
             Way::Shape => Direction::Shape,
         },
         reasons: vec![Reason { component: PEERS.to_owned(), surprise: finding.surprise, share: 1.0, text: said }],
+        past: None,
         incident: None,
     }
 }
