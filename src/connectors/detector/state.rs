@@ -155,6 +155,12 @@ pub(super) fn load(
     Ok((cores, Some(header)))
 }
 
+/// Whether something that was learnt in buckets of this width can be gone on with.
+pub(super) fn learnt(storage: &dyn Storage, place: &Place, bucket: u64) -> bool {
+    let header = read_header(storage, place).ok().flatten();
+    header.is_some_and(|h| h.format == FORMAT && h.model == VERSION && h.bucket == bucket)
+}
+
 fn read_header(storage: &dyn Storage, place: &Place) -> Result<Option<Header>, LoadError> {
     let key = place.header();
     match storage.get(&key)? {
