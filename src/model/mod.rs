@@ -11,6 +11,7 @@ mod symbols;
 mod telemetry;
 mod time;
 mod traces;
+mod version;
 
 pub use anomaly::{Anomaly, DetectorRef, Direction, Reason, Severity, Window};
 pub use attributes::{Attribute, AttributeRange, Attributes, Value};
@@ -23,3 +24,4 @@ pub use symbols::{Symbol, Symbols};
 pub use telemetry::{Batch, Payload, PayloadKind, Signal, SourceId, Telemetry};
 pub use time::UnixNanos;
 pub use traces::{Span, SpanKind, Spans, StatusCode, adjusted_count};
+pub use version::{ServiceVersion, VersionsSeen};

@@ -2,7 +2,9 @@
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use super::{Class, ComponentId, Counters};
+use tokio::sync::mpsc;
+
+use super::{Class, ComponentId, Counters, Desk, Question};
 use crate::model::Environment;
 
 /// The state of a component, in the Collector's words.
@@ -81,20 +83,45 @@ pub struct ComponentInfo {
     pub health: Health,
 }
 
-/// All components. Cheap to clone.
+/// All components, and where some of them can be asked. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Registry(Arc<RwLock<Vec<ComponentInfo>>>);
+pub struct Registry {
+    components: Arc<RwLock<Vec<ComponentInfo>>>,
+    desks: Arc<RwLock<Vec<Desk>>>,
+}
 
 impl Registry {
     /// Adds a component.
     pub fn add(&self, info: ComponentInfo) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).push(info);
+        self.components.write().unwrap_or_else(PoisonError::into_inner).push(info);
     }
 
     /// All components as of now, in the order in which they were added.
     #[must_use]
     pub fn all(&self) -> Vec<ComponentInfo> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.components.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From now on the component can be asked about `subjects`; what comes to it.
+    pub fn open_desk(
+        &self,
+        environment: &Environment,
+        class: Class,
+        id: &ComponentId,
+        subjects: &'static [&'static str],
+    ) -> mpsc::Receiver<Question> {
+        let (desk, questions) = Desk::open(environment, class, id, subjects);
+        self.desks.write().unwrap_or_else(PoisonError::into_inner).push(desk);
+        questions
+    }
+
+    /// Where one can ask about `subject`, by environment and component.
+    #[must_use]
+    pub fn desks(&self, subject: &str) -> Vec<Desk> {
+        let desks = self.desks.read().unwrap_or_else(PoisonError::into_inner);
+        let mut open: Vec<Desk> = desks.iter().filter(|d| d.subjects.contains(&subject) && !d.is_closed()).cloned().collect();
+        open.sort_by_key(|d| (d.environment.to_string(), d.id.to_string()));
+        open
     }
 
     /// The component `id` of `environment`.

@@ -21,10 +21,12 @@
 //! ```
 
 mod calibrate;
+mod feedback;
 mod forecast;
 mod heads;
 mod incident;
 mod models;
+mod quiet;
 #[cfg(test)]
 mod reference;
 mod refractory;
@@ -35,7 +37,9 @@ mod shape;
 mod sketch;
 mod verdict;
 
+pub use feedback::{Lesson, MAX_LESSONS, MAX_RECENT};
 pub use models::COMPONENTS;
+pub use quiet::{Hold, Side, Suppressed};
 pub use series::Series;
 pub use sketch::{MAX_BINS, RELATIVE_ACCURACY, Sketch};
 pub use verdict::{Direction, Finding, Parameters, Quantity, Reason, State, Verdict};

@@ -14,6 +14,8 @@ pub(crate) const POINT: usize = 4;
 /// Components of novelty, which follow them; the last two are those of the calendar.
 pub(crate) const NOVELTY: usize = 4;
 pub(crate) const AR: usize = 0;
+/// Course of the last twelve values.
+pub(crate) const SHAPE: usize = 1;
 pub(crate) const TIME_OF_DAY: usize = 8;
 pub(crate) const TIME_OF_WEEK: usize = 9;
 
@@ -144,11 +146,21 @@ impl Models {
         ]
     }
 
-    /// Teaches the forecasters: the autoregression `value`, the calendar `taught`.
-    pub(crate) fn learn(&mut self, time: f64, value: f64, taught: [f64; 2]) {
+    /// Teaches the forecasters: the autoregression `value`, the calendar `taught`, if anything.
+    pub(crate) fn learn(&mut self, time: f64, value: f64, taught: Option<[f64; 2]>) {
         self.autoregression.learn(value);
-        let [day, week] = taught;
+        self.teach(time, taught);
+    }
+
+    /// Teaches the calendar.
+    pub(crate) fn teach(&mut self, time: f64, taught: Option<[f64; 2]>) {
+        let Some([day, week]) = taught else { return };
         self.time_of_day.learn(time, day);
         self.time_of_week.learn(time, week);
+    }
+
+    /// The newest values, less their mean; `None` where fewer are known without a gap.
+    pub(crate) fn course<const WIDTH: usize>(&self) -> Option<[f32; WIDTH]> {
+        self.every1.course()
     }
 }

@@ -66,7 +66,7 @@ impl Finder<'_> {
     }
 
     /// Base32 of a hash of everything that tells this series, and this bucket of it, from all others.
-    fn id(&self, key: &Key, function: Function, window: Option<Window>) -> String {
+    pub(super) fn id(&self, key: &Key, function: Function, window: Option<Window>) -> String {
         let mut hasher = blake3::Hasher::new();
         for part in [self.environment.as_str(), self.name, VERSION, key.signal.as_str()] {
             hash_text(&mut hasher, part);
@@ -120,7 +120,7 @@ pub(super) fn sort(anomalies: &mut [Anomaly]) {
 }
 
 /// The unit of a series, made of the unit of its metric.
-fn unit(kind: Kind, function: Function, metric: &str) -> String {
+pub(super) fn unit(kind: Kind, function: Function, metric: &str) -> String {
     match (function, kind) {
         (Function::ErrorShare, _) => "1".to_owned(),
         (Function::P50 | Function::P95 | Function::P99 | Function::Mean, _) => metric.to_owned(),

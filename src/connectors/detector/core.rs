@@ -10,9 +10,10 @@ use hashbrown::HashMap;
 use super::anomaly::{self, Finder};
 use super::bucket::{Bucket, Kind};
 use super::config::Config;
-use super::group::{Closing, Group, Judged, Key, Refusal};
+use super::group::{Closing, Found, Group, Key, Refusal};
+use super::rules::{Quieting, Rules};
 use super::watermark::{Sources, Timing};
-use crate::model::{Anomaly, Entity, Environment, Measure, Signal, SourceId, UnixNanos};
+use crate::model::{Anomaly, Entity, Environment, Measure, ServiceVersion, Signal, SourceId, UnixNanos};
 
 /// What does not change while a detector runs.
 #[derive(Clone, Debug)]
@@ -23,6 +24,8 @@ pub(super) struct Settings {
     pub(super) timing: Timing,
     pub(super) parameters: Parameters,
     pub(super) min_samples: f64,
+    /// What keeps findings from being told.
+    pub(super) rules: Arc<Rules>,
     /// In nanoseconds.
     pub(super) forget_after: u64,
     /// Of this shard.
@@ -44,6 +47,7 @@ impl Settings {
             timing,
             parameters: config.parameters(),
             min_samples: config.min_samples,
+            rules: Arc::new(Rules::new(config)),
             forget_after: nanos(config.forget_after),
             max_series: config.max_series.div_ceil(shards.max(1)),
         }
@@ -74,6 +78,8 @@ pub(super) struct Feed {
     pub(super) newest: UnixNanos,
     /// The buckets that had data, ascending.
     pub(super) buckets: Arc<[u64]>,
+    /// Versions of services that were seen, by all shards alike.
+    pub(super) versions: Arc<[ServiceVersion]>,
     pub(super) items: Vec<Item>,
 }
 
@@ -84,6 +90,8 @@ pub(super) struct Outcome {
     pub(super) anomalies: Vec<Anomaly>,
     /// Records that were not taken in, by reason.
     pub(super) dropped: BTreeMap<&'static str, u64>,
+    /// Values that would have been findings, by the name of the event that counts why they are none.
+    pub(super) suppressed: BTreeMap<&'static str, u64>,
     /// Buckets with data that were closed.
     pub(super) closed: u64,
     /// Series that were added.
@@ -98,6 +106,7 @@ pub(super) struct Core {
     pub(super) settings: Arc<Settings>,
     pub(super) now: UnixNanos,
     pub(super) sources: Sources,
+    pub(super) quieting: Quieting,
     pub(super) groups: HashMap<Key, Group>,
     /// How many series the groups have or may come to have.
     series: usize,
@@ -108,7 +117,8 @@ pub(super) struct Core {
 impl Core {
     /// A core that has seen nothing, at `now`.
     pub(super) fn new(settings: Arc<Settings>, now: UnixNanos) -> Self {
-        Self { settings, now, sources: Sources::default(), groups: HashMap::new(), series: 0, swept: Vec::new() }
+        let quieting = Quieting::new(Arc::clone(&settings.rules));
+        Self { settings, now, sources: Sources::default(), quieting, groups: HashMap::new(), series: 0, swept: Vec::new() }
     }
 
     /// Puts back what was saved.
@@ -136,6 +146,7 @@ impl Core {
     pub(super) fn observe(&mut self, feed: Feed) -> Outcome {
         let mut outcome = Outcome::default();
         let timing = self.settings.timing;
+        self.quieting.note(&feed.versions);
         let place = self.sources.place(&feed.source, feed.signal, self.now);
         let source = u32::try_from(place).unwrap_or(u32::MAX);
         let open_from = self.sources.horizon(&[source], &timing).unwrap_or(0);
@@ -204,22 +215,25 @@ impl Core {
             sources: &self.sources,
             parameters: &settings.parameters,
             min_samples: settings.min_samples,
+            quieting: &self.quieting,
         };
         let finder = Finder { environment: &settings.environment, name: &settings.name, bucket: settings.timing.bucket };
         let keep = settings.forget_after / settings.timing.bucket;
-        let mut judged: Vec<Judged> = Vec::new();
+        let mut judged = Found::default();
         let mut forgotten = 0;
         // Groups do not depend on each other, so it does not matter in which order they are closed.
         self.groups.retain(|key, group| {
             let Some(horizon) = self.sources.horizon(group.sources(), &settings.timing) else { return true };
             outcome.closed += group.close(key, horizon, &closing, &mut judged);
-            outcome.anomalies.extend(judged.drain(..).filter_map(|j| finder.anomaly(key, &j)));
+            outcome.anomalies.extend(judged.findings.drain(..).filter_map(|j| finder.anomaly(key, &j)));
             let alive = group.last_data().saturating_add(keep) >= horizon;
             if !alive {
                 forgotten += key.kind.functions().len();
             }
             alive
         });
+        outcome.anomalies.iter_mut().for_each(|anomaly| self.quieting.annotate(anomaly));
+        outcome.suppressed = judged.suppressed;
         self.series = self.series.saturating_sub(forgotten);
         outcome.forgotten += forgotten as u64;
         anomaly::sort(&mut outcome.anomalies);

@@ -6,13 +6,16 @@ use std::sync::{Arc, Once};
 use tokio::sync::mpsc;
 
 use super::core::{Core, Feed, Outcome};
+use super::rules::{self, Part, Request};
 use super::state;
-use super::watermark::Sources;
 use crate::model::{Anomaly, UnixNanos};
 use crate::pipeline::{Counters, Flight};
 
 /// Feeds that wait in front of a shard before the detector's input waits.
 const QUEUE: usize = 64;
+
+/// The series in each state are counted once in this many nanoseconds.
+const COUNTED: u64 = 15 * UnixNanos::SECOND;
 
 /// What a shard is told.
 #[derive(Debug)]
@@ -21,6 +24,8 @@ pub(super) enum Command {
     Feed(Feed, Flight),
     /// The clock shows this.
     Tick(UnixNanos),
+    /// Somebody asks or tells something.
+    Ask(Arc<Request>, mpsc::Sender<Part>),
 }
 
 /// What a shard tells.
@@ -31,7 +36,7 @@ pub(super) enum Report {
     /// A part of its state, at its end.
     Chunk(Vec<u8>),
     /// It has ended, and told all of its state.
-    Ended(Sources),
+    Ended(state::Shared),
 }
 
 /// What all shards of a detector share.
@@ -48,14 +53,15 @@ pub(super) fn start(number: usize, core: Core, shared: Shared) -> std::io::Resul
     let (sender, commands) = mpsc::channel(QUEUE);
     std::thread::Builder::new().name(format!("detector-{number}")).spawn(move || {
         // An error is that nobody listens any more: the detector was cut off.
-        let _ = run(core, commands, &shared);
+        let _ = run(number, core, commands, &shared);
     })?;
     Ok(sender)
 }
 
 type Unheard = mpsc::error::SendError<Report>;
 
-fn run(mut core: Core, mut commands: mpsc::Receiver<Command>, shared: &Shared) -> Result<(), Unheard> {
+fn run(number: usize, mut core: Core, mut commands: mpsc::Receiver<Command>, shared: &Shared) -> Result<(), Unheard> {
+    let mut counted = 0;
     while let Some(command) = commands.blocking_recv() {
         match command {
             Command::Feed(feed, mut flight) => {
@@ -67,7 +73,15 @@ fn run(mut core: Core, mut commands: mpsc::Receiver<Command>, shared: &Shared) -
                 warn_once(&core, &outcome.dropped, shared);
                 report(outcome, shared)?;
             }
-            Command::Tick(now) => report(core.tick(now), shared)?,
+            Command::Tick(now) => {
+                report(core.tick(now), shared)?;
+                if now.0 / COUNTED != counted {
+                    counted = now.0 / COUNTED;
+                    shared.counters.levels(number, rules::count(&core));
+                }
+            }
+            // Whoever asked may have gone away.
+            Command::Ask(request, answer) => drop(answer.try_send(rules::answer(&mut core, &request))),
         }
     }
     let sources = state::encode(&mut core, |chunk| shared.reports.blocking_send(Report::Chunk(chunk)))?;
@@ -75,7 +89,7 @@ fn run(mut core: Core, mut commands: mpsc::Receiver<Command>, shared: &Shared) -
 }
 
 fn report(outcome: Outcome, shared: &Shared) -> Result<(), Unheard> {
-    let Outcome { anomalies, dropped, closed, added, forgotten } = outcome;
+    let Outcome { anomalies, dropped, suppressed, closed, added, forgotten } = outcome;
     let found = anomalies.len() as u64;
     let late = dropped.get("late").copied().unwrap_or(0);
     for (event, times) in [
@@ -88,6 +102,9 @@ fn report(outcome: Outcome, shared: &Shared) -> Result<(), Unheard> {
         if times > 0 {
             shared.counters.event(event, times);
         }
+    }
+    for (event, times) in suppressed {
+        shared.counters.event(event, times);
     }
     if found > 0 { shared.reports.blocking_send(Report::Anomalies(anomalies)) } else { Ok(()) }
 }

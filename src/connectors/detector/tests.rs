@@ -98,7 +98,7 @@ fn minutes(from: u64, to: u64, fault: u64) -> Vec<Observation> {
 fn payload(items: Vec<Observation>) -> Payload {
     let newest = items.iter().map(|o| o.time).max().unwrap_or_default();
     let source = SourceId::from("otlp");
-    Payload::Observations(Arc::new(Observations { environment: environment(), source, signal: Signal::Traces, items, newest }))
+    Payload::Observations(Arc::new(Observations { environment: environment(), source, signal: Signal::Traces, items, newest, versions: Vec::new() }))
 }
 
 /// Shards without threads.
