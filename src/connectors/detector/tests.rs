@@ -2,6 +2,7 @@
 
 mod connector;
 mod promises;
+mod quieting;
 
 use std::sync::Arc;
 
@@ -109,6 +110,7 @@ struct Bench {
     anomalies: Vec<Anomaly>,
     late: u64,
     closed: u64,
+    suppressed: std::collections::BTreeMap<&'static str, u64>,
 }
 
 impl Bench {
@@ -118,13 +120,16 @@ impl Bench {
         let now = UnixNanos::from_secs(now);
         let cores = (0..shards).map(|_| Core::new(Arc::clone(&settings), now)).collect();
         let intake = Intake::new(&environment(), shards, settings.timing.bucket);
-        Self { cores, intake, now, anomalies: Vec::new(), late: 0, closed: 0 }
+        Self { cores, intake, now, anomalies: Vec::new(), late: 0, closed: 0, suppressed: std::collections::BTreeMap::new() }
     }
 
     fn account(&mut self, outcome: Outcome) {
         self.anomalies.extend(outcome.anomalies);
         self.late += outcome.dropped.get("late").copied().unwrap_or(0);
         self.closed += outcome.closed;
+        for (event, times) in outcome.suppressed {
+            *self.suppressed.entry(event).or_default() += times;
+        }
     }
 
     fn feed(&mut self, items: Vec<Observation>) {
