@@ -10,7 +10,6 @@ pub mod daemon;
 pub mod demo;
 pub mod elasticsearch;
 pub mod exporters;
-pub mod history;
 pub mod model;
 pub mod pipeline;
 pub mod processors;

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::Args;
 use detection::{Parameters, Quantity, Series};
 
-use crate::history::{Row, Table, TableError};
+use history::{Steady, Table};
 
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
@@ -65,108 +65,17 @@ fn score(file: &Path, target: &Path) -> Result<u64, String> {
     let mut out = BufWriter::new(File::create(target).map_err(cannot)?);
     writeln!(out, "timestamp,value,point_score,alert_score,page_score").map_err(cannot)?;
     let mut rows = 0;
-    for scored in Scored::new(table) {
-        let (row, [point, alert, page]) = scored.map_err(|e| e.to_string())?;
-        let value = row.value.map(|v| v.to_string()).unwrap_or_default();
+    let rows_of = Steady::new(table);
+    let (mut series, parameters) = (Series::new(Quantity::Level, rows_of.step()), Parameters::default());
+    for row in rows_of {
+        let row = row.map_err(|e| e.to_string())?;
+        let Some(value) = row.value() else { continue };
+        let verdict = series.observe(row.time, value, f64::NAN, &parameters);
+        let (point, alert, page) = (verdict.point, verdict.alert, verdict.page);
         let stamp = if row.stamp.contains(',') { format!("\"{}\"", row.stamp) } else { row.stamp };
         writeln!(out, "{stamp},{value},{point:.6},{alert:.6},{page:.6}").map_err(cannot)?;
         rows += 1;
     }
     out.flush().map_err(cannot)?;
     Ok(rows)
-}
-
-/// So many rows are read before the first is judged, to know the step between them. Nothing is lost by it: no
-/// component says anything about the first 50 values.
-const TO_KNOW_THE_STEP: usize = 25;
-
-/// Rows and their scores, one by one.
-struct Scored<I> {
-    rows: I,
-    /// The first rows, while the step is not known.
-    first: std::collections::VecDeque<Row>,
-    series: Option<Series>,
-    parameters: Parameters,
-}
-
-impl<I: Iterator<Item = Result<Row, TableError>>> Scored<I> {
-    fn new(rows: I) -> Self {
-        Self { rows, first: std::collections::VecDeque::new(), series: None, parameters: Parameters::default() }
-    }
-
-    fn judge(&mut self, row: Row) -> (Row, [f64; 3]) {
-        let scores = match (&mut self.series, row.value) {
-            (Some(series), Some(value)) => {
-                let verdict = series.observe(row.time, value, f64::NAN, &self.parameters);
-                [verdict.point, verdict.alert, verdict.page]
-            }
-            _ => [0.0; 3],
-        };
-        (row, scores)
-    }
-}
-
-impl<I: Iterator<Item = Result<Row, TableError>>> Iterator for Scored<I> {
-    type Item = Result<(Row, [f64; 3]), TableError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.series.is_none() {
-            while self.first.len() < TO_KNOW_THE_STEP {
-                match self.rows.next() {
-                    Some(Ok(row)) => self.first.push_back(row),
-                    Some(Err(error)) => return Some(Err(error)),
-                    None => break,
-                }
-            }
-            self.series = Some(Series::new(Quantity::Level, step(&self.first)));
-        }
-        let row = match self.first.pop_front() {
-            Some(row) => row,
-            None => match self.rows.next()? {
-                Ok(row) => row,
-                Err(error) => return Some(Err(error)),
-            },
-        };
-        Some(Ok(self.judge(row)))
-    }
-}
-
-/// The median step of `rows` in seconds; a minute where there is none.
-fn step(rows: &std::collections::VecDeque<Row>) -> f64 {
-    let next = rows.iter().skip(1);
-    let mut steps: Vec<f64> = rows.iter().zip(next).map(|(row, next)| next.time - row.time).filter(|s| *s > 0.0).collect();
-    steps.sort_by(f64::total_cmp);
-    steps.get(steps.len() / 2).copied().unwrap_or(60.0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn rows(count: u32) -> impl Iterator<Item = Result<Row, TableError>> {
-        (0..count).map(|i| {
-            let noise = f64::from(i.wrapping_mul(2_654_435_761) >> 16) / 65_536.0;
-            let value = if i == 1_500 { 90.0 } else { 10.0 + noise };
-            Ok(Row { stamp: i.to_string(), time: f64::from(i) * 300.0, value: Some(value).filter(|_| i % 97 != 5) })
-        })
-    }
-
-    #[test]
-    fn a_rows_scores_do_not_depend_on_the_rows_after_it() {
-        let all: Vec<_> = Scored::new(rows(2_000)).map(Result::unwrap).collect();
-        for cut in [10, 26, 700, 1_501] {
-            let part: Vec<_> = Scored::new(rows(cut)).map(Result::unwrap).collect();
-            assert_eq!(part, all[..cut as usize]);
-        }
-    }
-
-    #[test]
-    fn every_row_has_its_scores_and_the_odd_one_has_the_highest() {
-        let all: Vec<_> = Scored::new(rows(2_000)).map(Result::unwrap).collect();
-        assert_eq!(all.len(), 2_000);
-        let highest = |which: usize| (0..all.len()).max_by(|a, b| all[*a].1[which].total_cmp(&all[*b].1[which])).unwrap();
-        assert_eq!(highest(2), 1_500);
-        assert!((1_500..1_512).contains(&highest(0)), "the shapes that hold it are odd too: {}", highest(0));
-        assert_eq!(all[102].1, [0.0; 3], "a row without a value has no scores");
-    }
 }

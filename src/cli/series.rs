@@ -52,6 +52,7 @@ States; a series is in the first that holds:
   silent       no data has come for a while
   incident     something was found: what is not clearly worse is not told again
   warming      still learning; its reason says until when
+  training     enough was seen, and its first model is being trained
   sparse       mostly without a value: too few samples
   normal       nothing unusual";
 
@@ -112,7 +113,7 @@ fn style(state: &str) -> Style {
     match state {
         "incident" => colour(AnsiColor::Red).bold(),
         "silent" | "sparse" => colour(AnsiColor::Yellow),
-        "warming" => colour(AnsiColor::Cyan),
+        "warming" | "training" => colour(AnsiColor::Cyan),
         "muted" | "maintenance" | "deployment" => colour(AnsiColor::Magenta),
         _ => colour(AnsiColor::Green),
     }

@@ -99,7 +99,7 @@ impl Exporter for Collect {
                 delivery.flight.dropped_rest("unsupported_payload");
                 continue;
             };
-            for anomaly in anomalies.iter() {
+            for anomaly in &anomalies.anomalies {
                 match self.sender.send(anomaly.clone()).await {
                     Ok(()) => delivery.flight.sent_part(1),
                     Err(_) => delivery.flight.dropped(1, "demo_ended"),

@@ -275,6 +275,8 @@ mod tests {
             severity: Severity::Critical,
             direction,
             reasons: Vec::new(),
+            past: None,
+            incident: None,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Entity, Environment, Signal, UnixNanos};
+use super::{Entity, Environment, IncidentRef, Signal, UnixNanos};
 
 /// Bands of the score, as users of Elastic's anomaly detection know them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -106,6 +106,64 @@ pub struct Reason {
     pub text: String,
 }
 
+/// What the series' own past has to say about an anomaly.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Past {
+    /// Seconds since the series last had something at least as unusual, or since it is watched.
+    pub rarest_in: f64,
+    /// Never as unusual since it is watched.
+    pub unprecedented: bool,
+    /// The earlier moment which comes nearest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub similar: Option<Similar>,
+}
+
+/// An earlier moment of a series.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Similar {
+    /// Start of the bucket at its end.
+    pub time: UnixNanos,
+    /// 1 where it is the same, 0 where it is as far from it as from what was expected.
+    pub likeness: f64,
+}
+
+impl Similar {
+    /// Moments less alike than this are no precedent.
+    pub const ALIKE: f64 = 0.5;
+}
+
+impl Past {
+    /// `the rarest in 12 days; 82 % like 2026-01-12 03:10Z`, `never seen in the 3 days it is watched; unlike anything
+    /// remembered`.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let span = span(self.rarest_in);
+        let rarity = if self.unprecedented {
+            format!("never as unusual in the {span} it is watched")
+        } else {
+            format!("the most unusual in {span}")
+        };
+        match self.similar {
+            Some(similar) if similar.likeness >= Similar::ALIKE => {
+                let time = similar.time.rfc3339().replacen('T', " ", 1);
+                let time = time.get(..16).unwrap_or(&time);
+                format!("{rarity}; {:.0} % like {time}Z", similar.likeness * 100.0)
+            }
+            Some(_) => format!("{rarity}; unlike anything remembered"),
+            None => rarity,
+        }
+    }
+}
+
+/// `40 minutes`, `6 hours`, `12 days`: at least two of a unit.
+fn span(seconds: f64) -> String {
+    match seconds {
+        s if s < 7_200.0 => format!("{:.0} minutes", (s / 60.0).floor()),
+        s if s < 172_800.0 => format!("{:.0} hours", (s / 3_600.0).floor()),
+        s => format!("{:.0} days", (s / 86_400.0).floor()),
+    }
+}
+
 /// One abnormal finding about one series in one bucket.
 ///
 /// It is a function of the input alone: no wall clock, no random number, so a replay gives the same one.
@@ -151,6 +209,12 @@ pub struct Anomaly {
     pub direction: Direction,
     /// Why, strongest first.
     pub reasons: Vec<Reason>,
+    /// What the series' own past has to say about it; none where it is not about one series.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub past: Option<Past>,
+    /// The incident that it belongs to; none before anomalies are grouped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incident: Option<IncidentRef>,
 }
 
 impl Anomaly {
@@ -158,5 +222,28 @@ impl Anomaly {
     #[must_use]
     pub fn series(&self) -> String {
         format!("{}: {} {}", self.entity.key(), self.metric, self.function)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_past_is_told_in_spans_and_moments() {
+        let similar = |likeness| Some(Similar { time: UnixNanos::from_secs(1_768_187_400), likeness });
+        let all = [(86_400.0 * 12.5, false, similar(0.82)), (5_400.0, true, similar(0.3)), (90_000.0, true, None)];
+        let told: Vec<String> = all
+            .into_iter()
+            .map(|(rarest_in, unprecedented, similar)| Past { rarest_in, unprecedented, similar }.text())
+            .collect();
+        assert_eq!(
+            told,
+            [
+                "the most unusual in 12 days; 82 % like 2026-01-12 03:10Z",
+                "never as unusual in the 90 minutes it is watched; unlike anything remembered",
+                "never as unusual in the 25 hours it is watched",
+            ]
+        );
     }
 }

@@ -22,6 +22,17 @@ pub struct Observations {
     pub newest: UnixNanos,
     /// Versions of services that were seen; bounded per batch.
     pub versions: Vec<ServiceVersion>,
+    /// Which services were seen calling which: each pair at most once.
+    pub calls: Vec<Call>,
+}
+
+/// One service calls another: an edge of the call graph.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Call {
+    /// The service that calls.
+    pub caller: Arc<str>,
+    /// The service that is called; or a host, database or queue by the name that the caller has for it.
+    pub callee: Arc<str>,
 }
 
 /// Something measured about one entity at one moment, in a form that adds up.

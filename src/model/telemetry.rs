@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Anomaly, Environment, LogRecords, Observations, Points, Spans};
+use super::{Environment, Findings, LogRecords, Observations, Points, Spans};
 
 /// Metrics, logs or traces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -93,12 +93,12 @@ pub enum Payload {
     Telemetry(Arc<Telemetry>),
     /// From a processor that measures.
     Observations(Arc<Observations>),
-    /// From a detector.
-    Anomalies(Arc<Vec<Anomaly>>),
+    /// From a detector: anomalies, and the events of their incidents.
+    Anomalies(Arc<Findings>),
 }
 
 impl Payload {
-    /// How many records, observations or anomalies: the unit in which every component counts.
+    /// How many records, observations, or anomalies and events of incidents: the unit in which every component counts.
     #[must_use]
     pub fn len(&self) -> usize {
         match self {
@@ -122,7 +122,7 @@ pub enum PayloadKind {
     Telemetry(Signal),
     /// Observations.
     Observations,
-    /// Anomalies.
+    /// Anomalies and the events of incidents.
     Anomalies,
 }
 

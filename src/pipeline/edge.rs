@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     fn payload() -> Payload {
-        Payload::Anomalies(Arc::new(Vec::new()))
+        Payload::Anomalies(Arc::default())
     }
 
     #[tokio::test]

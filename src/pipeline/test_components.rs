@@ -119,6 +119,7 @@ impl Processor for Measure {
             items: vec![observation],
             newest: UnixNanos(1),
             versions: Vec::new(),
+            calls: Vec::new(),
         };
         Processed { output: Some(Payload::Observations(Arc::new(observations))), dropped: vec![("filtered", 1)] }
     }

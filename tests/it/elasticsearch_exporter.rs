@@ -52,6 +52,8 @@ fn anomaly(id: &str, environment: &str) -> Anomaly {
         severity: Severity::Critical,
         direction: Direction::Spike,
         reasons: vec![Reason { component: "ar4".to_owned(), surprise: 4.0, share: 1.0, text: "it rose".to_owned() }],
+        past: None,
+        incident: None,
     }
 }
 
@@ -99,7 +101,7 @@ fn start(elasticsearch: &Elasticsearch, environment: &str, more: &Value) -> Runn
 
 impl Running {
     async fn send(&self, anomalies: Vec<Anomaly>) {
-        let payload = Payload::Anomalies(Arc::new(anomalies));
+        let payload = Payload::Anomalies(Arc::new(anomalies.into()));
         Output::new(vec![self.edge.clone()]).send(payload).await.expect("the exporter runs");
     }
 

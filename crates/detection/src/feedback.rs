@@ -161,6 +161,14 @@ impl Feedback {
     }
 }
 
+/// The newest values of those that are remembered, less their mean.
+pub(crate) fn course(recent: &[f64]) -> Option<[f32; WIDTH]> {
+    let newest: &[f64; WIDTH] = recent.last_chunk()?;
+    let mean = newest.iter().sum::<f64>() / WIDTH as f64;
+    #[expect(clippy::cast_possible_truncation, reason = "rounds; differences need no more")]
+    Some(newest.map(|value| (value - mean) as f32))
+}
+
 fn same_time_of_day(one: f64, other: f64) -> bool {
     let apart = (one - other).rem_euclid(DAY);
     apart.min(DAY - apart) <= NEAR

@@ -5,6 +5,7 @@
 //!
 //! - [`Sketch`] summarises the values of a bucket (quantiles that can be merged).
 //! - [`Series`] learns one series and judges every new value: [`Series::observe`].
+//! - [`PeerGroup`] judges the same quantity of several instances together: [`PeerGroup::observe`].
 //!
 //! ```
 //! use detection::{Parameters, Quantity, Series, State};
@@ -15,17 +16,21 @@
 //!     let verdict = calls.observe(60.0 * f64::from(minute), usual, f64::NAN, &parameters);
 //!     assert!(verdict.finding.is_none());
 //! }
-//! assert_eq!(calls.state(), State::Ready);
+//! assert!(matches!(calls.state(), State::Ready { .. }));
 //! let verdict = calls.observe(36_000.0, 12.0, f64::NAN, &parameters);
 //! assert!(verdict.finding.is_some_and(|finding| finding.score > 25.0));
 //! ```
 
 mod calibrate;
+mod ensemble;
+mod explain;
 mod feedback;
 mod forecast;
 mod heads;
 mod incident;
+mod model;
 mod models;
+mod peers;
 mod quiet;
 #[cfg(test)]
 mod reference;
@@ -35,11 +40,15 @@ mod scale;
 mod series;
 mod shape;
 mod sketch;
+mod training;
 mod verdict;
 
+pub use ensemble::COMPONENTS;
 pub use feedback::{Lesson, MAX_LESSONS, MAX_RECENT};
-pub use models::COMPONENTS;
+pub use model::{ModelKind, ModelOptions};
+pub use peers::{MAX_PEERS, PeerFinding, PeerGroup, PeerModel, PeerParameters, PeerValue};
 pub use quiet::{Hold, Side, Suppressed};
 pub use series::Series;
 pub use sketch::{MAX_BINS, RELATIVE_ACCURACY, Sketch};
-pub use verdict::{Direction, Finding, Parameters, Quantity, Reason, State, Verdict};
+pub use training::{Job, State, Version, Waiting};
+pub use verdict::{Direction, Finding, Parameters, Quantity, Rarity, Reason, Similar, Verdict};

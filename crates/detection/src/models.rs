@@ -86,6 +86,11 @@ impl Models {
         histories.map(History::heap).iter().sum::<usize>() + self.time_of_day.heap() + self.time_of_week.heap()
     }
 
+    /// The last values, oldest first; what bridges a short gap is among them.
+    pub(crate) fn recent(&self) -> Vec<f64> {
+        self.every1.values()
+    }
+
     /// Tells that `missing` values were not seen before the next one.
     pub(crate) fn skip(&mut self, missing: u32) {
         if missing > LONGEST_BRIDGE {
@@ -157,10 +162,5 @@ impl Models {
         let Some([day, week]) = taught else { return };
         self.time_of_day.learn(time, day);
         self.time_of_week.learn(time, week);
-    }
-
-    /// The newest values, less their mean; `None` where fewer are known without a gap.
-    pub(crate) fn course<const WIDTH: usize>(&self) -> Option<[f32; WIDTH]> {
-        self.every1.course()
     }
 }

@@ -82,18 +82,9 @@ impl History {
         self.unbroken = 0;
     }
 
-    /// The newest `WIDTH` means less their own mean.
-    pub(crate) fn course<const WIDTH: usize>(&self) -> Option<[f32; WIDTH]> {
-        let newest = self.means.len().checked_sub(WIDTH).filter(|_| usize::from(self.unbroken) >= WIDTH)?;
-        let newest = self.means.get(newest..)?;
-        let mean = newest.iter().map(|mean| f64::from(*mean)).sum::<f64>() / WIDTH.max(1) as f64;
-        let mut course = [0.0; WIDTH];
-        for (value, quantised) in course.iter_mut().zip(newest) {
-            #[expect(clippy::cast_possible_truncation, reason = "rounds; differences need no more")]
-            let difference = ((f64::from(*quantised) - mean) * self.unit) as f32;
-            *value = difference;
-        }
-        Some(course)
+    /// All means that are kept, oldest first.
+    pub(crate) fn values(&self) -> Vec<f64> {
+        self.means.iter().map(|quantised| self.centre + f64::from(*quantised) * self.unit).collect()
     }
 
     /// Whether there is something to compare the newest `width` means with.

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::ModelOptions;
 use crate::quiet::{Hold, Side, Suppressed};
 
 /// What kind of quantity a series is: decides what a gap means, on which scale deviations count, and
@@ -68,6 +69,8 @@ pub struct Parameters {
     pub side: Side,
     /// Whether findings are held back for now.
     pub hold: Hold,
+    /// The model that judges, and how it is trained.
+    pub model: ModelOptions,
 }
 
 impl Default for Parameters {
@@ -83,6 +86,7 @@ impl Default for Parameters {
             min_samples: 0.0,
             side: Side::Both,
             hold: Hold::No,
+            model: ModelOptions::default(),
         }
     }
 }
@@ -104,7 +108,8 @@ pub struct Verdict {
     pub lower: Option<f64>,
     /// A value above this may be a finding.
     pub upper: Option<f64>,
-    /// Surprise of each of [`crate::COMPONENTS`], -log10(probability) against its own past.
+    /// Surprise of each of [`crate::Series::components`], -log10(probability) against its own past; of
+    /// [`crate::COMPONENTS`] for the ensemble. All 0 where a model tells the components of findings only.
     pub surprises: [f64; crate::COMPONENTS.len()],
     /// Set when this observation is worth a person's time.
     pub finding: Option<Finding>,
@@ -123,6 +128,28 @@ pub struct Finding {
     pub direction: Direction,
     /// The components that carry the finding, the strongest first.
     pub reasons: Vec<Reason>,
+    /// When something as unusual was last seen.
+    pub rarity: Rarity,
+    /// The earlier moment which comes nearest; `None` while there are too few values.
+    pub similar: Option<Similar>,
+}
+
+/// How long ago a score at least as high was seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Rarity {
+    /// Seconds since then, or since the series is watched.
+    pub seconds: f64,
+    /// Never as high since the series is watched.
+    pub unprecedented: bool,
+}
+
+/// An earlier moment of the series: its last twelve values, as far as they are remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Similar {
+    /// Unix seconds of the bucket at its end.
+    pub time: f64,
+    /// 1 where it is the same; 0 where the values are as far from it as from what was expected.
+    pub likeness: f64,
 }
 
 /// Which way a finding deviates.
@@ -148,19 +175,4 @@ pub struct Reason {
     pub share: f64,
     /// What this component expected.
     pub expected: f64,
-}
-
-/// Whether a series can have findings yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum State {
-    /// Still learning.
-    Warming {
-        /// Points seen.
-        seen: u32,
-        /// Points needed.
-        needed: u32,
-    },
-    /// Judging.
-    Ready,
 }

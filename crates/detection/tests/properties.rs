@@ -1,6 +1,6 @@
 //! What holds for any input.
 
-use detection::{Parameters, Quantity, Series, State, Verdict};
+use detection::{Parameters, Quantity, Series, State, Verdict, Waiting};
 use proptest::prelude::*;
 
 fn quantity() -> impl Strategy<Value = Quantity> {
@@ -121,7 +121,7 @@ fn repeated_and_earlier_times_are_not_learnt() {
         assert_eq!(series.observe(time, 5.0, 1.0, &Parameters::default()), Verdict::default());
     }
     assert_eq!(series, before);
-    assert_eq!(series.state(), State::Warming { seen: 1, needed: 240 });
+    assert_eq!(series.state(), State::Warming { seen: 1, needed: 240, reason: Waiting::Warmup });
 }
 
 #[test]

@@ -4,7 +4,7 @@ use detection::{Finding, Quantity};
 
 use super::bucket::{Function, Kind};
 use super::group::{Judged, Key};
-use crate::model::{Anomaly, DetectorRef, Direction, Entity, Environment, Reason, Severity, UnixNanos, Window};
+use crate::model::{Anomaly, DetectorRef, Direction, Entity, Environment, Past, Reason, Severity, Similar, UnixNanos, Window};
 use crate::text::alike;
 
 /// Version of the mathematics and of what is made of it; part of every anomaly's id.
@@ -28,8 +28,7 @@ impl Finder<'_> {
         let finding = judged.verdict.finding.as_ref()?;
         let function = judged.taken.function;
         let quantity = key.kind.quantity(function, &key.unit);
-        // Counts were judged as counts, and are shown per second.
-        let scale = if quantity == Quantity::Count { UnixNanos::SECOND as f64 / self.bucket as f64 } else { 1.0 };
+        let scale = shown_per(quantity, self.bucket);
         let observed = judged.taken.value * scale;
         let finite = |value: Option<f64>, instead: f64| value.map(|v| v * scale).filter(|v| v.is_finite()).unwrap_or(instead);
         let expected = finite(judged.verdict.expected, observed);
@@ -42,8 +41,8 @@ impl Finder<'_> {
         let known = bounds.iter().all(|b| b.is_some_and(f64::is_finite));
         let sentences = Sentences { function, unit: &unit, observed, expected, usual: known.then_some((lower, upper)), scale };
         Some(Anomaly {
-            id: self.id(key, function, Some(window)),
-            fingerprint: self.id(key, function, None),
+            id: self.id("", key, function.as_str(), Some(window)),
+            fingerprint: self.id("", key, function.as_str(), None),
             environment: self.environment.clone(),
             detector: DetectorRef { name: self.name.to_owned(), kind: MODEL.to_owned(), version: VERSION.to_owned() },
             signal: key.signal,
@@ -60,22 +59,27 @@ impl Finder<'_> {
             score: finding.score,
             probability: finding.probability,
             severity: Severity::of(finding.score),
-            direction: direction(finding, quantity, observed),
+            direction: direction(finding, quantity, observed, expected),
             reasons: sentences.reasons(finding),
+            past: Some(past(finding)),
+            incident: None,
         })
     }
 
     /// Base32 of a hash of everything that tells this series, and this bucket of it, from all others.
-    pub(super) fn id(&self, key: &Key, function: Function, window: Option<Window>) -> String {
+    ///
+    /// `by` tells anomalies that were found otherwise than in the series alone.
+    pub(super) fn id(&self, by: &str, key: &Key, function: &str, window: Option<Window>) -> String {
         let mut hasher = blake3::Hasher::new();
         for part in [self.environment.as_str(), self.name, VERSION, key.signal.as_str()] {
             hash_text(&mut hasher, part);
         }
         hash_entity(&mut hasher, &key.entity);
-        for part in [&key.metric, &key.unit, function.as_str()] {
+        for part in [&key.metric, &key.unit, function] {
             hash_text(&mut hasher, part);
         }
         hasher.update(&[key.kind as u8]);
+        hasher.update(by.as_bytes());
         if let Some(window) = window {
             hasher.update(&window.start.0.to_le_bytes());
             hasher.update(&window.end.0.to_le_bytes());
@@ -90,6 +94,14 @@ impl Finder<'_> {
 fn hash_text(hasher: &mut blake3::Hasher, text: &str) {
     hasher.update(&(text.len() as u64).to_le_bytes());
     hasher.update(text.as_bytes());
+}
+
+/// What an entity does: service, operation and span kind, whichever instance does it.
+pub(super) fn hash_behaviour(hasher: &mut blake3::Hasher, entity: &Entity) {
+    hash_text(hasher, &entity.service);
+    hasher.update(&[u8::from(entity.operation.is_some())]);
+    hash_text(hasher, entity.operation.as_deref().unwrap_or(""));
+    hash_text(hasher, entity.kind.map_or("", |k| k.as_str()));
 }
 
 /// Everything that tells an entity from others.
@@ -119,6 +131,11 @@ pub(super) fn sort(anomalies: &mut [Anomaly]) {
     });
 }
 
+/// What a value is multiplied with to be shown: counts were judged as counts, and are shown per second.
+pub(super) fn shown_per(quantity: Quantity, bucket: u64) -> f64 {
+    if quantity == Quantity::Count { UnixNanos::SECOND as f64 / bucket as f64 } else { 1.0 }
+}
+
 /// The unit of a series, made of the unit of its metric.
 pub(super) fn unit(kind: Kind, function: Function, metric: &str) -> String {
     match (function, kind) {
@@ -130,12 +147,20 @@ pub(super) fn unit(kind: Kind, function: Function, metric: &str) -> String {
     }
 }
 
-fn direction(finding: &Finding, quantity: Quantity, observed: f64) -> Direction {
+fn past(finding: &Finding) -> Past {
+    let similar = finding.similar.map(|s| Similar {
+        time: UnixNanos::from_secs(u64::try_from(s.time.max(0.0) as i64).unwrap_or(0)),
+        likeness: s.likeness,
+    });
+    Past { rarest_in: finding.rarity.seconds, unprecedented: finding.rarity.unprecedented, similar }
+}
+
+fn direction(finding: &Finding, quantity: Quantity, observed: f64, expected: f64) -> Direction {
+    let counted = matches!(quantity, Quantity::Count | Quantity::Rate);
     match finding.direction {
+        detection::Direction::Spike if counted && expected <= 0.0 && finding.rarity.unprecedented => Direction::New,
         detection::Direction::Spike => Direction::Spike,
-        detection::Direction::Dip if observed == 0.0 && matches!(quantity, Quantity::Count | Quantity::Rate) => {
-            Direction::Missing
-        }
+        detection::Direction::Dip if counted && observed == 0.0 => Direction::Missing,
         detection::Direction::Dip => Direction::Dip,
         detection::Direction::Shape => Direction::Shape,
     }
@@ -241,6 +266,8 @@ mod tests {
             probability: 1e-7,
             direction,
             reasons: vec![reason("time_of_day", 6.0, 0.6), reason("ar4", 4.0, 0.4)],
+            rarity: detection::Rarity::default(),
+            similar: None,
         };
         let verdict = Verdict {
             lower: Some(usual.0),
@@ -290,6 +317,8 @@ mod tests {
                 part("nov3x2", 0.8, 0.04),
                 part("time_of_week", 0.6, 0.03),
             ],
+            rarity: detection::Rarity::default(),
+            similar: None,
         };
         let sentences =
             Sentences { function: Function::Rate, unit: "1/s", observed: 20.0, expected: 2.0, usual: None, scale: 1.0 };

@@ -4,6 +4,7 @@ use detection::Parameters;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::joint::{Entities, Peers};
 use super::rules;
 use crate::config::Duration;
 use crate::pipeline::Problem;
@@ -68,6 +69,12 @@ pub struct Config {
     /// What happens around a new `service.version`.
     #[serde(default)]
     pub deployments: rules::Deployments,
+    /// Series of one entity, judged together.
+    #[serde(default)]
+    pub entities: Entities,
+    /// Instances of one metric, compared with each other.
+    #[serde(default)]
+    pub peers: Peers,
 }
 
 impl Default for Config {
@@ -87,6 +94,8 @@ impl Default for Config {
             rules: Vec::new(),
             maintenance: Vec::new(),
             deployments: rules::Deployments::default(),
+            entities: Entities::default(),
+            peers: Peers::default(),
         }
     }
 }
@@ -191,5 +200,8 @@ pub(super) fn check(config: &serde_json::Value) -> Vec<Problem> {
         problem("min_error_share_deviation", message, None);
     }
     problems.extend(rules::check(&config));
+    for (key, message) in config.peers.problems() {
+        problems.push(Problem { path: vec!["peers".to_owned(), key.to_owned()], message, hint: None, fatal: true });
+    }
     problems
 }

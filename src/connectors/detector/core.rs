@@ -11,6 +11,7 @@ use super::anomaly::{self, Finder};
 use super::bucket::{Bucket, Kind};
 use super::config::Config;
 use super::group::{Closing, Found, Group, Key, Refusal};
+use super::joint;
 use super::rules::{Quieting, Rules};
 use super::watermark::{Sources, Timing};
 use crate::model::{Anomaly, Entity, Environment, Measure, ServiceVersion, Signal, SourceId, UnixNanos};
@@ -30,6 +31,8 @@ pub(super) struct Settings {
     pub(super) forget_after: u64,
     /// Of this shard.
     pub(super) max_series: usize,
+    /// What is judged together.
+    pub(super) joint: joint::Settings,
 }
 
 impl Settings {
@@ -50,6 +53,7 @@ impl Settings {
             rules: Arc::new(Rules::new(config)),
             forget_after: nanos(config.forget_after),
             max_series: config.max_series.div_ceil(shards.max(1)),
+            joint: joint::Settings::new(config, timing.bucket),
         }
     }
 }
@@ -90,14 +94,14 @@ pub(super) struct Outcome {
     pub(super) anomalies: Vec<Anomaly>,
     /// Records that were not taken in, by reason.
     pub(super) dropped: BTreeMap<&'static str, u64>,
-    /// Values that would have been findings, by the name of the event that counts why they are none.
-    pub(super) suppressed: BTreeMap<&'static str, u64>,
     /// Buckets with data that were closed.
     pub(super) closed: u64,
     /// Series that were added.
     pub(super) added: u64,
     /// Series that were forgotten.
     pub(super) forgotten: u64,
+    /// What else happened, and how often.
+    pub(super) events: joint::Events,
 }
 
 /// The series of one shard.
@@ -108,6 +112,8 @@ pub(super) struct Core {
     pub(super) sources: Sources,
     pub(super) quieting: Quieting,
     pub(super) groups: HashMap<Key, Group>,
+    /// Series judged together.
+    pub(super) joint: joint::Stage,
     /// How many series the groups have or may come to have.
     series: usize,
     /// The horizons at the last sweep: as long as none moves, nothing can be closed.
@@ -117,8 +123,16 @@ pub(super) struct Core {
 impl Core {
     /// A core that has seen nothing, at `now`.
     pub(super) fn new(settings: Arc<Settings>, now: UnixNanos) -> Self {
-        let quieting = Quieting::new(Arc::clone(&settings.rules));
-        Self { settings, now, sources: Sources::default(), quieting, groups: HashMap::new(), series: 0, swept: Vec::new() }
+        Self {
+            quieting: Quieting::new(Arc::clone(&settings.rules)),
+            settings,
+            now,
+            sources: Sources::default(),
+            groups: HashMap::new(),
+            joint: joint::Stage::default(),
+            series: 0,
+            swept: Vec::new(),
+        }
     }
 
     /// Puts back what was saved.
@@ -216,6 +230,7 @@ impl Core {
             parameters: &settings.parameters,
             min_samples: settings.min_samples,
             quieting: &self.quieting,
+            all: settings.joint.enabled(),
         };
         let finder = Finder { environment: &settings.environment, name: &settings.name, bucket: settings.timing.bucket };
         let keep = settings.forget_after / settings.timing.bucket;
@@ -225,17 +240,26 @@ impl Core {
         self.groups.retain(|key, group| {
             let Some(horizon) = self.sources.horizon(group.sources(), &settings.timing) else { return true };
             outcome.closed += group.close(key, horizon, &closing, &mut judged);
-            outcome.anomalies.extend(judged.findings.drain(..).filter_map(|j| finder.anomaly(key, &j)));
+            self.joint.take(key, horizon, &judged.values, &settings.joint);
+            outcome.anomalies.extend(judged.values.drain(..).filter_map(|j| finder.anomaly(key, &j)));
             let alive = group.last_data().saturating_add(keep) >= horizon;
             if !alive {
+                self.joint.forget(key, group.last_data());
                 forgotten += key.kind.functions().len();
             }
             alive
         });
-        outcome.anomalies.iter_mut().for_each(|anomaly| self.quieting.annotate(anomaly));
-        outcome.suppressed = judged.suppressed;
+        judged.suppressed.into_iter().for_each(|(event, times)| *outcome.events.entry(event).or_default() += times);
         self.series = self.series.saturating_sub(forgotten);
         outcome.forgotten += forgotten as u64;
+        let mut joint = self.joint.judge(&finder, &settings.joint, &mut outcome.events);
+        joint.retain(|anomaly| {
+            let quiet = self.quieting.quiet_about(anomaly);
+            quiet.iter().for_each(|quiet| *outcome.events.entry(quiet.because.event()).or_default() += 1);
+            quiet.is_none()
+        });
+        outcome.anomalies.extend(joint);
+        outcome.anomalies.iter_mut().for_each(|anomaly| self.quieting.annotate(anomaly));
         anomaly::sort(&mut outcome.anomalies);
         self.swept = horizons;
     }
@@ -247,9 +271,11 @@ impl Core {
 }
 
 /// Which of `shards` shards an entity belongs to: always the same one, on every machine.
+///
+/// What is judged together lives together: all instances and attributes of one service, operation and span kind.
 pub(super) fn shard_of(entity: &Entity, shards: usize) -> usize {
     let mut hasher = blake3::Hasher::new();
-    anomaly::hash_entity(&mut hasher, entity);
+    anomaly::hash_behaviour(&mut hasher, entity);
     let bytes = hasher.finalize();
     let first = bytes.as_bytes().first_chunk::<8>().copied().map(u64::from_le_bytes).unwrap_or(0);
     usize::try_from(first % shards.max(1) as u64).unwrap_or(0)

@@ -71,12 +71,14 @@ pub(super) struct Closing<'a> {
     pub(super) parameters: &'a Parameters,
     pub(super) min_samples: f64,
     pub(super) quieting: &'a Quieting,
+    /// Whether all values are handed on, or those with a finding only.
+    pub(super) all: bool,
 }
 
 /// What came of closing.
 #[derive(Default)]
 pub(super) struct Found {
-    pub(super) findings: Vec<Judged>,
+    pub(super) values: Vec<Judged>,
     /// Values that would have been findings, by the name of the event that counts why they are none.
     pub(super) suppressed: BTreeMap<&'static str, u64>,
 }
@@ -233,8 +235,8 @@ impl Group {
             };
             *found.suppressed.entry(event).or_default() += 1;
         }
-        if verdict.finding.is_some() {
-            found.findings.push(Judged { bucket: at, taken, verdict });
+        if closing.all || verdict.finding.is_some() {
+            found.values.push(Judged { bucket: at, taken, verdict });
         }
     }
 }

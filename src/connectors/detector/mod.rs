@@ -6,6 +6,7 @@ mod config;
 mod core;
 mod group;
 mod intake;
+mod joint;
 mod points;
 mod reading;
 mod rules;
@@ -191,7 +192,7 @@ impl Detector {
             match report {
                 Report::Anomalies(anomalies) => {
                     let found = anomalies.len() as u64;
-                    if output.send(Payload::Anomalies(Arc::new(anomalies))).await.is_err() {
+                    if output.send(Payload::Anomalies(Arc::new(anomalies.into()))).await.is_err() {
                         self.context.counters.event("anomalies_undelivered", found);
                     }
                 }

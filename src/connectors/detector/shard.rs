@@ -89,7 +89,7 @@ fn run(number: usize, mut core: Core, mut commands: mpsc::Receiver<Command>, sha
 }
 
 fn report(outcome: Outcome, shared: &Shared) -> Result<(), Unheard> {
-    let Outcome { anomalies, dropped, suppressed, closed, added, forgotten } = outcome;
+    let Outcome { anomalies, dropped, closed, added, forgotten, events } = outcome;
     let found = anomalies.len() as u64;
     let late = dropped.get("late").copied().unwrap_or(0);
     for (event, times) in [
@@ -98,13 +98,13 @@ fn report(outcome: Outcome, shared: &Shared) -> Result<(), Unheard> {
         ("series_added", added),
         ("series_forgotten", forgotten),
         ("anomalies", found),
-    ] {
+    ]
+    .into_iter()
+    .chain(events)
+    {
         if times > 0 {
             shared.counters.event(event, times);
         }
-    }
-    for (event, times) in suppressed {
-        shared.counters.event(event, times);
     }
     if found > 0 { shared.reports.blocking_send(Report::Anomalies(anomalies)) } else { Ok(()) }
 }

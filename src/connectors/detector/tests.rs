@@ -99,7 +99,15 @@ fn minutes(from: u64, to: u64, fault: u64) -> Vec<Observation> {
 fn payload(items: Vec<Observation>) -> Payload {
     let newest = items.iter().map(|o| o.time).max().unwrap_or_default();
     let source = SourceId::from("otlp");
-    Payload::Observations(Arc::new(Observations { environment: environment(), source, signal: Signal::Traces, items, newest, versions: Vec::new() }))
+    Payload::Observations(Arc::new(Observations {
+        environment: environment(),
+        source,
+        signal: Signal::Traces,
+        items,
+        newest,
+        versions: Vec::new(),
+        calls: Vec::new(),
+    }))
 }
 
 /// Shards without threads.
@@ -110,7 +118,7 @@ struct Bench {
     anomalies: Vec<Anomaly>,
     late: u64,
     closed: u64,
-    suppressed: std::collections::BTreeMap<&'static str, u64>,
+    events: std::collections::BTreeMap<&'static str, u64>,
 }
 
 impl Bench {
@@ -120,15 +128,15 @@ impl Bench {
         let now = UnixNanos::from_secs(now);
         let cores = (0..shards).map(|_| Core::new(Arc::clone(&settings), now)).collect();
         let intake = Intake::new(&environment(), shards, settings.timing.bucket);
-        Self { cores, intake, now, anomalies: Vec::new(), late: 0, closed: 0, suppressed: std::collections::BTreeMap::new() }
+        Self { cores, intake, now, anomalies: Vec::new(), late: 0, closed: 0, events: std::collections::BTreeMap::new() }
     }
 
     fn account(&mut self, outcome: Outcome) {
         self.anomalies.extend(outcome.anomalies);
         self.late += outcome.dropped.get("late").copied().unwrap_or(0);
         self.closed += outcome.closed;
-        for (event, times) in outcome.suppressed {
-            *self.suppressed.entry(event).or_default() += times;
+        for (event, times) in outcome.events {
+            *self.events.entry(event).or_default() += times;
         }
     }
 

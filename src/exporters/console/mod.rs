@@ -1,25 +1,26 @@
-//! Writes anomalies to stdout: readable for people, or as NDJSON for programs. See `README.md` in this folder.
+//! Writes incidents and their anomalies to stdout: readable for people, or as NDJSON for programs. See `README.md` in this folder.
 
 mod config;
+mod incident;
 mod render;
 
 use std::io::{ErrorKind, Write};
-use std::sync::Arc;
 
 use async_trait::async_trait;
 use schemars::JsonSchema as _;
 
 pub use config::{Config, Format};
+pub use incident::blocks;
 pub use render::{headline, render};
 
-use crate::model::{Anomaly, Environment, Payload, PayloadKind, UnixNanos};
+use crate::model::{Findings, Payload, PayloadKind};
 use crate::pipeline::{BuildError, ComponentError, Context, Exporter, Factory, Input, Instance, Make, Status};
 
 /// The `console` exporter.
 pub const FACTORY: Factory = Factory {
     kind: "console",
-    about: "Writes anomalies to stdout, readable or as one JSON object per line.",
-    acknowledgement: "An anomaly counts as sent when it has been written to stdout; nothing is kept for a stdout that is closed.",
+    about: "Writes incidents and their anomalies to stdout, readable or as one JSON object per line.",
+    acknowledgement: "An anomaly or event counts as sent when it has been written to stdout; nothing is kept for a stdout that is closed.",
     schema: Config::json_schema,
     implicit: true,
     gives: |kind| (kind == PayloadKind::Anomalies).then_some(kind),
@@ -29,15 +30,15 @@ pub const FACTORY: Factory = Factory {
 
 fn make(instance: Instance) -> Result<Box<dyn Exporter>, BuildError> {
     let config: Config = serde_json::from_value(instance.config).map_err(BuildError::new)?;
-    Ok(Box::new(Console { format: config.format, context: instance.context, out: Box::new(std::io::stdout()), last: None }))
+    Ok(Box::new(Console { format: config.format, context: instance.context, out: Box::new(std::io::stdout()), begun: false }))
 }
 
 struct Console {
     format: Format,
     context: Context,
     out: Box<dyn Write + Send>,
-    /// Environment and bucket of what was written last.
-    last: Option<(Environment, UnixNanos)>,
+    /// Something was written.
+    begun: bool,
 }
 
 #[async_trait]
@@ -45,7 +46,7 @@ impl Exporter for Console {
     async fn run(mut self: Box<Self>, mut input: Input) -> Result<(), ComponentError> {
         let mut closed = false;
         while let Some(delivery) = input.recv().await {
-            let Payload::Anomalies(anomalies) = delivery.payload else {
+            let Payload::Anomalies(findings) = delivery.payload else {
                 delivery.flight.dropped_rest("unsupported_payload");
                 continue;
             };
@@ -56,7 +57,7 @@ impl Exporter for Console {
             // A terminal that is held (Ctrl-S) or a slow reader of a pipe must not hold a thread of the runtime.
             let context = self.context.clone();
             let written = tokio::task::spawn_blocking(move || {
-                let result = self.write(&anomalies);
+                let result = self.write(&findings);
                 (self, result)
             })
             .await;
@@ -96,31 +97,31 @@ impl Exporter for Console {
 
 impl Console {
     /// Writes a batch in one go, so that the lines of several environments do not mix.
-    fn write(&mut self, anomalies: &Arc<Vec<Anomaly>>) -> std::io::Result<()> {
-        let mut sorted: Vec<&Anomaly> = anomalies.iter().collect();
-        let mut text = Vec::with_capacity(512 * sorted.len());
+    fn write(&mut self, findings: &Findings) -> std::io::Result<()> {
+        let mut text = Vec::with_capacity(512 * findings.len());
         match self.format {
             Format::Json => {
-                for anomaly in sorted {
+                for anomaly in &findings.anomalies {
                     serde_json::to_writer(&mut text, anomaly)?;
+                    text.push(b'\n');
+                }
+                for incident in &findings.incidents {
+                    serde_json::to_writer(&mut text, incident)?;
                     text.push(b'\n');
                 }
             }
             Format::Text => {
-                sorted.sort_by(|a, b| a.window.start.cmp(&b.window.start).then(b.score.total_cmp(&a.score)));
-                for anomaly in sorted {
-                    // What happened in one bucket stands together; an empty line before the next one.
-                    let block = (anomaly.environment.clone(), anomaly.window.start);
-                    if self.last.as_ref().is_some_and(|last| *last != block) {
+                for block in blocks(findings) {
+                    if self.begun || !text.is_empty() {
                         text.push(b'\n');
                     }
-                    text.extend_from_slice(render(anomaly).as_bytes());
-                    self.last = Some(block);
+                    text.extend_from_slice(block.as_bytes());
                 }
                 text = for_stdout(text);
             }
         }
         self.out.write_all(&text)?;
+        self.begun = true;
         self.out.flush()
     }
 }

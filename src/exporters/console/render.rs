@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use anstyle::{AnsiColor, Style};
 
+use super::incident::moment;
 use crate::model::{Anomaly, Direction, Entity, Severity, SpanKind};
 use crate::text::{alike, quantity};
 
@@ -23,23 +24,30 @@ const LEAST_SHARE: f64 = 0.05;
 #[must_use]
 pub fn render(anomaly: &Anomaly) -> String {
     let mut out = String::with_capacity(256);
-    let time = anomaly.window.start.rfc3339();
-    let time = time.split('.').next().unwrap_or(&time).replacen('T', " ", 1);
-    let style = style(anomaly.severity);
+    let style = colour(anomaly.severity);
     let _ = writeln!(
         out,
-        "{time}Z  {style}{:<8} {:>3.0}{style:#}  {}  {}",
+        "{}  {style}{:<8} {:>3.0}{style:#}  {}  {}",
+        moment(anomaly.window.start),
         anomaly.severity.as_str(),
         anomaly.score,
         anomaly.environment,
         headline(anomaly),
     );
+    reasons(&mut out, anomaly, "  ");
+    out
+}
+
+/// The main reasons, strongest first, each with its share.
+pub(super) fn reasons(out: &mut String, anomaly: &Anomaly, indent: &str) {
     let dim = Style::new().dimmed();
     // The detector says what components of one kind agree on once, the strongest first.
     for reason in anomaly.reasons.iter().filter(|reason| reason.share >= LEAST_SHARE).take(MOST_REASONS) {
-        let _ = writeln!(out, "  {dim}{:>6.0} %  {}{dim:#}", reason.share * 100.0, reason.text);
+        let _ = writeln!(out, "{indent}{dim}{:>6.0} %  {}{dim:#}", reason.share * 100.0, reason.text);
     }
-    out
+    if let Some(past) = &anomaly.past {
+        let _ = writeln!(out, "{indent}{dim}          {}{dim:#}", past.text());
+    }
 }
 
 /// Who does what: `checkout POST /pay: latency p99 412 ms, 4.3x the expected 95 ms (usual: 60 ms to 130 ms; 42 calls)`.
@@ -48,7 +56,8 @@ pub fn headline(anomaly: &Anomaly) -> String {
     format!("{}: {}", subject(anomaly), finding(anomaly))
 }
 
-fn style(severity: Severity) -> Style {
+/// The colour of a severity; its word stands beside it.
+pub(super) fn colour(severity: Severity) -> Style {
     match severity {
         Severity::Critical => Style::new().fg_color(Some(AnsiColor::Red.into())).bold(),
         Severity::Major => Style::new().fg_color(Some(AnsiColor::Red.into())),

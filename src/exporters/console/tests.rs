@@ -1,8 +1,12 @@
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::incident::tests::{belongs, incident};
 use super::*;
-use crate::model::{DetectorRef, Direction, Entity, Reason, Severity, Signal, SpanKind, Window};
+use crate::model::{
+    Anomaly, DetectorRef, Direction, Entity, Environment, Incident, IncidentEvent, Reason, Severity, Signal, SpanKind, UnixNanos,
+    Window,
+};
 use crate::pipeline::{ComponentId, Counters, Health, ManualClock, Output, Registry, Services};
 use crate::storage::MemoryStorage;
 
@@ -43,6 +47,8 @@ pub(super) fn anomaly() -> Anomaly {
                 text: "after the last four minutes 97 ms were to be expected".into(),
             },
         ],
+        past: None,
+        incident: None,
     }
 }
 
@@ -117,13 +123,13 @@ fn start(format: Format) -> Run {
         },
     };
     let (edge, input) = Input::queue(8, counters);
-    let console = Console { format, context: context.clone(), out: Box::new(sink.clone()), last: None };
+    let console = Console { format, context: context.clone(), out: Box::new(sink.clone()), begun: false };
     Run { output: Output::new(vec![edge]), sink, context, task: tokio::spawn(Box::new(console).run(input)) }
 }
 
 impl Run {
     async fn send(&self, anomalies: Vec<Anomaly>) {
-        self.output.offer(Payload::Anomalies(Arc::new(anomalies)), Duration::from_secs(30)).await.unwrap();
+        self.output.offer(Payload::Anomalies(Arc::new(anomalies.into())), Duration::from_secs(30)).await.unwrap();
     }
 
     /// Waits until everything was handled, and ends the exporter.
@@ -135,14 +141,31 @@ impl Run {
 }
 
 #[tokio::test]
-async fn anomalies_of_one_bucket_stand_together_strongest_first() {
+async fn the_life_of_an_incident_reads_from_top_to_bottom() {
     let run = start(Format::Text);
-    let next = anomaly().window.end;
-    let later = Anomaly { window: Window { start: next, end: next.plus(60 * UnixNanos::SECOND) }, ..anomaly() };
-    run.send(vec![later, log_burst(), anomaly()]).await;
+    let opened = Findings {
+        anomalies: vec![belongs(log_burst(), false), belongs(anomaly(), true)],
+        incidents: vec![incident(IncidentEvent::Opened)],
+    };
+    run.output.send(Payload::Anomalies(Arc::new(opened))).await.unwrap();
+    let ended = Findings { anomalies: vec![], incidents: vec![incident(IncidentEvent::Ended)] };
+    run.output.send(Payload::Anomalies(Arc::new(ended))).await.unwrap();
+    run.send(vec![anomaly()]).await;
     let (sink, context) = run.finish().await;
     insta::assert_snapshot!(sink.text());
-    assert_eq!(context.counters.of(PayloadKind::Anomalies).sent, 3);
+    assert_eq!(context.counters.of(PayloadKind::Anomalies).sent, 5);
+}
+
+#[tokio::test]
+async fn json_has_a_line_for_every_event_that_reads_back_as_the_incident() {
+    let run = start(Format::Json);
+    let findings = Findings { anomalies: vec![belongs(anomaly(), true)], incidents: vec![incident(IncidentEvent::Opened)] };
+    run.output.send(Payload::Anomalies(Arc::new(findings))).await.unwrap();
+    let (sink, _) = run.finish().await;
+    let text = sink.text();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(serde_json::from_str::<Anomaly>(lines[0]).unwrap(), belongs(anomaly(), true));
+    assert_eq!(serde_json::from_str::<Incident>(lines[1]).unwrap(), incident(IncidentEvent::Opened));
 }
 
 #[tokio::test]

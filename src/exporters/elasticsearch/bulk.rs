@@ -8,7 +8,7 @@ use crate::elasticsearch::{ClientError, Reply, reason_of, retryable_status};
 /// One document on its way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Item {
-    /// The anomaly's id, which is also the document's: writing it twice is harmless.
+    /// Of the anomaly or the event, and so of the document: writing it twice is harmless.
     pub(super) id: String,
     /// The document as JSON, on one line.
     pub(super) document: String,

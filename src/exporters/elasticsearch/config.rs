@@ -11,7 +11,7 @@ use crate::pipeline::Problem;
 /// The type and the dataset of the data stream, as Elastic names its streams: `<type>-<dataset>-<namespace>`.
 const STREAM: &str = "logs-anomaly.record-";
 
-/// Writes anomalies to an Elasticsearch data stream.
+/// Writes anomalies and the events of their incidents to an Elasticsearch data stream.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub struct Config {
     /// How to reach the cluster.

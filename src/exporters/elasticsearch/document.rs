@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::config::DataStream;
-use crate::model::{Anomaly, Direction, Entity, Severity, Signal, SpanKind, UnixNanos};
+use crate::model::{Anomaly, Direction, Entity, IncidentRef, Severity, Signal, SpanKind, UnixNanos};
 
 /// The version of the Elastic Common Schema that the fields follow.
-const ECS: &str = "8.17.0";
+pub(super) const ECS: &str = "8.17.0";
 
 /// One anomaly as it is written. Numbers that JSON cannot hold (NaN, infinity) are left out.
 #[derive(Debug, Serialize)]
@@ -32,53 +32,53 @@ pub(super) struct Document<'a> {
 }
 
 #[derive(Debug, Serialize)]
-struct Ecs {
-    version: &'static str,
+pub(super) struct Ecs {
+    pub(super) version: &'static str,
 }
 
 #[derive(Debug, Serialize)]
-struct Stream<'a> {
-    r#type: &'static str,
-    dataset: &'a str,
-    namespace: &'a str,
+pub(super) struct Stream<'a> {
+    pub(super) r#type: &'static str,
+    pub(super) dataset: &'a str,
+    pub(super) namespace: &'a str,
 }
 
 #[derive(Debug, Serialize)]
-struct Event<'a> {
-    kind: &'static str,
-    r#type: [&'static str; 1],
-    action: &'static str,
-    module: &'static str,
-    dataset: &'a str,
-    provider: &'static str,
-    id: &'a str,
+pub(super) struct Event<'a> {
+    pub(super) kind: &'static str,
+    pub(super) r#type: [&'static str; 1],
+    pub(super) action: &'static str,
+    pub(super) module: &'static str,
+    pub(super) dataset: &'a str,
+    pub(super) provider: &'static str,
+    pub(super) id: &'a str,
     #[serde(skip_serializing_if = "String::is_empty")]
-    reason: String,
-    start: String,
-    end: String,
+    pub(super) reason: String,
+    pub(super) start: String,
+    pub(super) end: String,
     /// Nanoseconds.
-    duration: u64,
+    pub(super) duration: u64,
     /// 1 to 99.
-    severity: u8,
+    pub(super) severity: u8,
     #[serde(skip_serializing_if = "Option::is_none")]
-    risk_score: Option<f64>,
+    pub(super) risk_score: Option<f64>,
 }
 
 #[derive(Debug, Serialize)]
-struct Rule<'a> {
-    id: String,
-    name: String,
-    version: &'a str,
-    category: &'static str,
-    ruleset: &'static str,
+pub(super) struct Rule<'a> {
+    pub(super) id: String,
+    pub(super) name: String,
+    pub(super) version: &'a str,
+    pub(super) category: &'static str,
+    pub(super) ruleset: &'static str,
 }
 
 #[derive(Debug, Serialize)]
-struct Observer {
-    vendor: &'static str,
-    product: &'static str,
-    r#type: &'static str,
-    version: &'static str,
+pub(super) struct Observer {
+    pub(super) vendor: &'static str,
+    pub(super) product: &'static str,
+    pub(super) r#type: &'static str,
+    pub(super) version: &'static str,
 }
 
 #[derive(Debug, Serialize)]
@@ -139,10 +139,32 @@ struct Finding<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     sample_count: Option<u64>,
     entity: Who<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    incident: Option<&'a IncidentRef>,
     source: Source<'a>,
     /// By component of the model.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     explanation: BTreeMap<&'a str, Explanation<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    past: Option<History>,
+}
+
+/// How rare it is, and what it is like.
+#[derive(Debug, Serialize)]
+struct History {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rarest_in_s: Option<f64>,
+    unprecedented: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    similar: Option<Precedent>,
+    text: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Precedent {
+    time: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    likeness: Option<f64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -180,6 +202,10 @@ struct Explanation<'a> {
     text: &'a str,
 }
 
+/// Who has written it.
+pub(super) const OBSERVER: Observer =
+    Observer { vendor: "anomalyd", product: "anomalyd", r#type: "anomaly-detector", version: env!("CARGO_PKG_VERSION") };
+
 impl<'a> Document<'a> {
     /// The document of `anomaly` in `stream`. A function of its arguments alone: writing it again writes the same.
     pub(super) fn new(anomaly: &'a Anomaly, stream: &'a DataStream) -> Self {
@@ -191,8 +217,8 @@ impl<'a> Document<'a> {
             ecs: Ecs { version: ECS },
             data_stream: Stream { r#type: "logs", dataset: &stream.dataset, namespace: &stream.namespace },
             event: Event {
-                // Elastic Security promotes alerts from `logs-*`; what is hardly unusual is not for that.
-                kind: if anomaly.severity == Severity::Warning { "event" } else { "alert" },
+                // Elastic Security promotes alerts from `logs-*`: that is what incidents are for.
+                kind: "event",
                 r#type: ["info"],
                 action: "anomaly-detected",
                 module: "anomaly",
@@ -213,12 +239,7 @@ impl<'a> Document<'a> {
                 category: "anomaly",
                 ruleset: "anomalyd",
             },
-            observer: Observer {
-                vendor: "anomalyd",
-                product: "anomalyd",
-                r#type: "anomaly-detector",
-                version: env!("CARGO_PKG_VERSION"),
-            },
+            observer: OBSERVER,
             service: Service {
                 name: &entity.service,
                 environment: anomaly.environment.as_str(),
@@ -260,8 +281,15 @@ impl<'a> Finding<'a> {
             window: Bucket { start: date(start), end: date(end), bucket_span_s: end.secs_f64() - start.secs_f64() },
             sample_count: finite(anomaly.samples).map(|n| n.round().clamp(0.0, 9e15) as u64),
             entity: Who::new(&anomaly.entity),
+            incident: anomaly.incident.as_ref(),
             source: Source { environment: anomaly.environment.as_str() },
             explanation: explanation.collect(),
+            past: anomaly.past.as_ref().map(|past| History {
+                rarest_in_s: finite(past.rarest_in),
+                unprecedented: past.unprecedented,
+                similar: past.similar.map(|s| Precedent { time: date(s.time), likeness: finite(s.likeness) }),
+                text: past.text(),
+            }),
         }
     }
 }
@@ -313,16 +341,16 @@ fn known_attributes(entity: &Entity) -> BTreeMap<&'static str, Attribute<'_>> {
     known.collect()
 }
 
-fn finite(value: f64) -> Option<f64> {
+pub(super) fn finite(value: f64) -> Option<f64> {
     value.is_finite().then_some(value)
 }
 
 /// Elastic's numbers for severity go from 1 to 99.
-fn severity_number(score: f64) -> u8 {
+pub(super) fn severity_number(score: f64) -> u8 {
     if score.is_nan() { 1 } else { score.round().clamp(1.0, 99.0) as u8 }
 }
 
-fn date(time: UnixNanos) -> String {
+pub(super) fn date(time: UnixNanos) -> String {
     time.rfc3339()
 }
 
@@ -367,7 +395,7 @@ fn significant(value: f64) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::model::{DetectorRef, Environment, Reason, Window};
+    use crate::model::{DetectorRef, Environment, Past, Reason, Similar, Window};
     use proptest::prelude::*;
 
     pub(in crate::exporters::elasticsearch) fn anomaly(id: &str) -> Anomaly {
@@ -410,6 +438,12 @@ pub(super) mod tests {
                 },
                 Reason { component: "ar4".to_owned(), surprise: 4.0, share: 0.3, text: "it rose within one bucket".to_owned() },
             ],
+            past: Some(Past {
+                rarest_in: 1_036_800.0,
+                unprecedented: false,
+                similar: Some(Similar { time: UnixNanos::from_secs(1_787_963_220), likeness: 0.82 }),
+            }),
+            incident: Some(IncidentRef { id: "o53xozlfnzsa".to_owned(), lead: true }),
         }
     }
 
@@ -420,14 +454,6 @@ pub(super) mod tests {
         insta::with_settings!({ filters => vec![(env!("CARGO_PKG_VERSION"), "[version]")] }, {
             insta::assert_json_snapshot!(document);
         });
-    }
-
-    #[test]
-    fn what_is_hardly_unusual_is_an_event_and_not_an_alert() {
-        let stream = DataStream::of(&Environment::new("x"));
-        let mut anomaly = anomaly("a");
-        anomaly.severity = Severity::Warning;
-        assert_eq!(Document::new(&anomaly, &stream).event.kind, "event");
     }
 
     #[test]

@@ -1,8 +1,9 @@
-//! Writes anomalies to an Elasticsearch data stream, each at least once and visible once.
+//! Writes anomalies and the events of their incidents to an Elasticsearch data stream, each at least once and visible once.
 
 mod bulk;
 mod config;
 mod document;
+mod incident;
 mod template;
 #[cfg(test)]
 mod tests;
@@ -25,8 +26,8 @@ use writer::{Batch, Writer};
 /// The component type.
 pub const FACTORY: Factory = Factory {
     kind: "elasticsearch",
-    about: "Writes anomalies to an Elasticsearch data stream.",
-    acknowledgement: "An anomaly counts as sent when Elasticsearch has answered that it is in the data stream; one that it can never take is on disk in the dead-letter file.",
+    about: "Writes anomalies and the events of their incidents to an Elasticsearch data stream.",
+    acknowledgement: "An anomaly or event counts as sent when Elasticsearch has answered that it is in the data stream; one that it can never take is on disk in the dead-letter file.",
     schema: |generator| closed(<Config as schemars::JsonSchema>::json_schema(generator)),
     implicit: false,
     gives: |kind| (kind == PayloadKind::Anomalies).then_some(kind),
@@ -87,7 +88,7 @@ impl ElasticsearchExporter {
     fn add(&self, batch: &mut Batch, delivery: Delivery) {
         let Delivery { payload, flight } = delivery;
         match payload {
-            Payload::Anomalies(anomalies) => batch.add(&anomalies, &self.writer.stream, flight),
+            Payload::Anomalies(findings) => batch.add(&findings, &self.writer.stream, flight),
             // The graph is checked, so nothing else comes.
             _ => flight.dropped_rest("not_anomalies"),
         }

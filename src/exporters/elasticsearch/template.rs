@@ -10,7 +10,7 @@ use crate::elasticsearch::{Client, ClientError, Method, Request, Retry, segment}
 /// Name of the component template with the mapping, and of the index template.
 const NAME: &str = "logs-anomaly";
 /// Grows with the mapping. A newer version that is installed already is left as it is.
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 
 /// Types that the mapping can do without, and what stands in for them where a cluster does not have them (some are
 /// modules of Elastic's own distribution).
@@ -146,7 +146,7 @@ fn index_template(retention: &str) -> Value {
         "composed_of": [NAME],
         "data_stream": {},
         "template": { "lifecycle": { "data_retention": retention } },
-        "_meta": { "managed_by": "anomalyd", "description": "Anomalies that anomalyd has found" },
+        "_meta": { "managed_by": "anomalyd", "description": "Anomalies and incidents that anomalyd has found" },
     })
 }
 
@@ -157,7 +157,7 @@ fn component_template() -> Value {
             "settings": { "index.mode": "standard", "index.mapping.total_fields.limit": 500 },
             "mappings": mappings(),
         },
-        "_meta": { "managed_by": "anomalyd", "description": "Anomalies that anomalyd has found" },
+        "_meta": { "managed_by": "anomalyd", "description": "Anomalies and incidents that anomalyd has found" },
     })
 }
 
@@ -172,10 +172,24 @@ const FIELDS: [(&str, &[&str]); 13] = [
             "event.created",
             "event.ingested",
             "anomaly.window.start",
+            "anomaly.past.similar.time",
             "anomaly.window.end",
+            "incident.start",
+            "incident.updated",
+            "incident.end",
         ],
     ),
-    ("match_only_text", &["message", "anomaly.log_pattern.template", "anomaly.log_pattern.example"]),
+    (
+        "match_only_text",
+        &[
+            "anomaly.past.text",
+            "message",
+            "anomaly.log_pattern.template",
+            "anomaly.log_pattern.example",
+            "incident.title",
+            "incident.lead.reason",
+        ],
+    ),
     (
         "keyword",
         &[
@@ -223,7 +237,7 @@ const FIELDS: [(&str, &[&str]); 13] = [
             "related.user",
             "anomaly.id",
             "anomaly.fingerprint",
-            "anomaly.incident_id",
+            "anomaly.incident.id",
             "anomaly.severity",
             "anomaly.direction",
             "anomaly.status",
@@ -244,18 +258,64 @@ const FIELDS: [(&str, &[&str]); 13] = [
             "anomaly.source.data_stream",
             "anomaly.source.query_hash",
             "anomaly.log_pattern.id",
+            "incident.id",
+            "incident.event",
+            "incident.severity",
+            "incident.detector.name",
+            "incident.detector.type",
+            "incident.detector.version",
+            "incident.services",
+            "incident.entities",
+            "incident.series",
+            "incident.lead.anomaly",
+            "incident.lead.service",
+            "incident.lead.series",
+            "incident.lead.unit",
         ],
     ),
     ("constant_keyword", &["data_stream.type", "data_stream.dataset", "data_stream.namespace"]),
     ("link", &["anomaly.runbook_url", "anomaly.dashboard_url", "anomaly.apm_url"]),
-    ("long", &["event.duration", "event.severity", "http.response.status_code", "anomaly.sample_count"]),
-    ("float", &["event.risk_score", "anomaly.score", "anomaly.confidence", "anomaly.window.bucket_span_s"]),
+    (
+        "long",
+        &[
+            "event.duration",
+            "event.severity",
+            "http.response.status_code",
+            "anomaly.sample_count",
+            "incident.sequence",
+            "incident.anomalies",
+            "incident.series_count",
+            "incident.duration_s",
+        ],
+    ),
+    (
+        "float",
+        &[
+            "event.risk_score",
+            "anomaly.score",
+            "anomaly.confidence",
+            "anomaly.past.rarest_in_s",
+            "anomaly.past.similar.likeness",
+            "anomaly.window.bucket_span_s",
+            "incident.score",
+            "incident.threshold",
+        ],
+    ),
     // Byte counts and very small probabilities need more than a `float` has.
     (
         "double",
-        &["anomaly.actual", "anomaly.typical", "anomaly.lower", "anomaly.upper", "anomaly.deviation", "anomaly.probability"],
+        &[
+            "anomaly.actual",
+            "anomaly.typical",
+            "anomaly.lower",
+            "anomaly.upper",
+            "anomaly.deviation",
+            "anomaly.probability",
+            "incident.lead.observed",
+            "incident.lead.expected",
+        ],
     ),
-    ("boolean", &["anomaly.is_interim", "anomaly.suppressed"]),
+    ("boolean", &["anomaly.is_interim", "anomaly.suppressed", "anomaly.incident.lead", "anomaly.past.unprecedented"]),
     ("ip", &["host.ip"]),
     ("flattened", &["anomaly.entity.fields", "anomaly.partition", "anomaly.explanation"]),
     ("disabled", &["anomaly.exemplars"]),

@@ -53,7 +53,7 @@ fn start(url: &str, more: &Value) -> Running {
 
 impl Running {
     async fn send(&self, ids: &[&str]) {
-        let payload = Payload::Anomalies(Arc::new(ids.iter().map(|id| anomaly(id)).collect()));
+        let payload = Payload::Anomalies(Arc::new(ids.iter().map(|id| anomaly(id)).collect::<Vec<_>>().into()));
         Output::new(self.edge.iter().cloned().collect()).send(payload).await.unwrap();
     }
 
@@ -321,7 +321,7 @@ async fn back_pressure_reaches_the_sender_and_an_abort_counts_what_is_lost() {
     exporter.trouble().await;
     let output = Output::new(exporter.edge.iter().cloned().collect());
     let mut accepted = 0;
-    while output.offer(Payload::Anomalies(Arc::new(vec![anomaly("x")])), Duration::from_millis(20)).await.is_ok() {
+    while output.offer(Payload::Anomalies(Arc::new(vec![anomaly("x")].into())), Duration::from_millis(20)).await.is_ok() {
         accepted += 1;
     }
     assert!(accepted <= 4, "the queue holds 4");

@@ -9,16 +9,17 @@ use serde_json::Value;
 use super::bulk::{self, Item, Outcome};
 use super::config::{Config, DataStream};
 use super::document::Document;
+use super::incident::IncidentDocument;
 use super::template;
 use crate::elasticsearch::{Backoff, Client, ClientError, Request, Retry, segment};
-use crate::model::Anomaly;
+use crate::model::Findings;
 use crate::pipeline::{Counters, Flight, Health, Status};
 use crate::storage::LineFile;
 
 /// However long the cluster asks to wait, it is tried again after this time.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(600);
 
-/// Anomalies that travel together.
+/// Anomalies and events of incidents that travel together.
 #[derive(Default)]
 pub(super) struct Batch {
     items: VecDeque<Item>,
@@ -28,22 +29,28 @@ pub(super) struct Batch {
 
 impl Batch {
     /// Adds what one delivery brought.
-    pub(super) fn add(&mut self, anomalies: &[Anomaly], stream: &DataStream, mut flight: Flight) {
-        let delivery = self.flights.len();
-        for anomaly in anomalies {
-            match serde_json::to_string(&Document::new(anomaly, stream)) {
-                Ok(document) => {
-                    let item = Item { id: anomaly.id.clone(), document, delivery };
-                    self.bytes += item.size();
-                    self.items.push_back(item);
-                }
-                Err(error) => {
-                    tracing::error!(anomaly = anomaly.id, %error, "an anomaly cannot be written as JSON");
-                    flight.dropped(1, "not_json");
-                }
-            }
+    pub(super) fn add(&mut self, findings: &Findings, stream: &DataStream, mut flight: Flight) {
+        for anomaly in &findings.anomalies {
+            self.document(anomaly.id.clone(), &Document::new(anomaly, stream), &mut flight);
+        }
+        for incident in &findings.incidents {
+            self.document(incident.event_id(), &IncidentDocument::new(incident, stream), &mut flight);
         }
         self.flights.push(flight);
+    }
+
+    fn document(&mut self, id: String, document: &impl serde::Serialize, flight: &mut Flight) {
+        match serde_json::to_string(document) {
+            Ok(document) => {
+                let item = Item { id, document, delivery: self.flights.len() };
+                self.bytes += item.size();
+                self.items.push_back(item);
+            }
+            Err(error) => {
+                tracing::error!(id, %error, "a finding cannot be written as JSON");
+                flight.dropped(1, "not_json");
+            }
+        }
     }
 
     /// Bytes of its documents in a request.

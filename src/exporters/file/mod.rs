@@ -1,4 +1,4 @@
-//! Writes anomalies to a file, one JSON object per line.
+//! Writes anomalies and incidents to a file, one JSON object per line.
 
 mod config;
 #[cfg(test)]
@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 pub use config::{Config, Rotation};
 
-use crate::model::{Anomaly, Payload, PayloadKind};
+use crate::model::{Findings, Payload, PayloadKind};
 use crate::pipeline::{BuildError, ComponentError, Context, Exporter, Factory, Flight, Input, Instance, Make, Problem, Status};
 use crate::storage::LineFile;
 
@@ -25,8 +25,8 @@ const MAX_BATCH: usize = 1 << 20;
 /// The component type.
 pub const FACTORY: Factory = Factory {
     kind: "file",
-    about: "Writes anomalies to a file, one JSON object per line.",
-    acknowledgement: "An anomaly counts as sent when it is on disk.",
+    about: "Writes anomalies and the events of their incidents to a file, one JSON object per line.",
+    acknowledgement: "An anomaly or event counts as sent when it is on disk.",
     schema: <Config as schemars::JsonSchema>::json_schema,
     implicit: false,
     gives: |kind| (kind == PayloadKind::Anomalies).then_some(kind),
@@ -88,18 +88,26 @@ impl FileExporter {
     }
 }
 
-/// Adds one line per anomaly; what cannot be written as JSON is dropped.
-fn add(lines: &mut Vec<u8>, anomalies: &[Anomaly], flight: &mut Flight) {
-    for anomaly in anomalies {
-        match serde_json::to_vec(anomaly) {
-            Ok(line) => {
-                lines.extend_from_slice(&line);
-                lines.push(b'\n');
-            }
-            Err(error) => {
-                tracing::error!(anomaly = anomaly.id, %error, "an anomaly cannot be written as JSON");
-                flight.dropped(1, "not_json");
-            }
+/// Adds one line per anomaly and per event of an incident.
+fn add(lines: &mut Vec<u8>, findings: &Findings, flight: &mut Flight) {
+    for anomaly in &findings.anomalies {
+        line(lines, &anomaly.id, anomaly, flight);
+    }
+    for incident in &findings.incidents {
+        line(lines, &incident.id, incident, flight);
+    }
+}
+
+/// Adds one line; what cannot be written as JSON is dropped.
+fn line(lines: &mut Vec<u8>, id: &str, what: &impl serde::Serialize, flight: &mut Flight) {
+    match serde_json::to_vec(what) {
+        Ok(line) => {
+            lines.extend_from_slice(&line);
+            lines.push(b'\n');
+        }
+        Err(error) => {
+            tracing::error!(id, %error, "a finding cannot be written as JSON");
+            flight.dropped(1, "not_json");
         }
     }
 }
@@ -111,8 +119,8 @@ impl Exporter for FileExporter {
             let (mut lines, mut flights) = (Vec::new(), Vec::new());
             let mut next = Some(first);
             while let Some(mut delivery) = next {
-                if let Payload::Anomalies(anomalies) = &delivery.payload {
-                    add(&mut lines, anomalies, &mut delivery.flight);
+                if let Payload::Anomalies(findings) = &delivery.payload {
+                    add(&mut lines, findings, &mut delivery.flight);
                     flights.push(delivery.flight);
                 } else {
                     // The graph is checked, so nothing else comes.

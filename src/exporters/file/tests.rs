@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::*;
-use crate::model::{DetectorRef, Direction, Entity, Environment, Severity, Signal, UnixNanos, Window};
+use crate::model::{Anomaly, DetectorRef, Direction, Entity, Environment, Severity, Signal, UnixNanos, Window};
 use crate::pipeline::{ComponentId, Edge, Output, Services, SystemClock};
 use crate::storage::MemoryStorage;
 
@@ -31,6 +31,8 @@ fn anomaly(n: usize) -> Anomaly {
         severity: Severity::Critical,
         direction: Direction::Spike,
         reasons: Vec::new(),
+        past: None,
+        incident: None,
     }
 }
 
@@ -57,7 +59,7 @@ fn start(config: serde_json::Value) -> (Context, Edge, tokio::task::JoinHandle<R
 }
 
 async fn send(edge: &Edge, anomalies: std::ops::Range<usize>) {
-    let payload = Payload::Anomalies(Arc::new(anomalies.map(anomaly).collect()));
+    let payload = Payload::Anomalies(Arc::new(anomalies.map(anomaly).collect::<Vec<_>>().into()));
     Output::new(vec![edge.clone()]).send(payload).await.unwrap();
 }
 

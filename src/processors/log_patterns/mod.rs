@@ -131,9 +131,15 @@ impl Processor for LogPatterns {
                 }
             })
             .collect();
-        let versions = versions.finish(&logs.symbols);
-        let observations =
-            Observations { environment: environment.clone(), source: Arc::clone(source), signal: Signal::Logs, items, newest, versions };
+        let observations = Observations {
+            environment: environment.clone(),
+            source: Arc::clone(source),
+            signal: Signal::Logs,
+            items,
+            newest,
+            versions: versions.finish(&logs.symbols),
+            calls: Vec::new(),
+        };
         let dropped = [("severity_ignored", ignored), ("no_time", no_time)];
         Processed {
             output: Some(Payload::Observations(Arc::new(observations))),

@@ -247,8 +247,15 @@ impl Processor for RedMetrics {
         let dropped = [("kind_not_measured", all.not_measured), ("no_start_time", all.no_time)];
         let newest = all.newest;
         let items = self.observations(spans, all);
-        let observations =
-            Observations { environment: environment.clone(), source: Arc::clone(source), signal: Signal::Traces, items, newest, versions };
+        let observations = Observations {
+            environment: environment.clone(),
+            source: Arc::clone(source),
+            signal: Signal::Traces,
+            items,
+            newest,
+            versions,
+            calls: Vec::new(),
+        };
         Processed {
             output: Some(Payload::Observations(Arc::new(observations))),
             dropped: dropped.into_iter().filter(|&(_, spans)| spans > 0).collect(),

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::bucket::Function;
 use super::super::group::Key;
+use crate::model::Entity;
 
 /// Which series it is about. `*` stands for any text; a key that is left out matches everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -38,7 +39,11 @@ pub struct Match {
 impl Match {
     /// Whether a series is meant.
     pub(super) fn matches(&self, key: &Key, function: Function) -> bool {
-        let entity = &key.entity;
+        self.means(&key.entity, &key.metric, function.as_str())
+    }
+
+    /// Whether this function of this metric of this entity is meant.
+    pub(super) fn means(&self, entity: &Entity, metric: &str, function: &str) -> bool {
         let is = |pattern: &Option<String>, text: Option<&str>| match pattern {
             None => true,
             Some(pattern) => text.is_some_and(|text| glob(pattern, text)),
@@ -46,9 +51,9 @@ impl Match {
         is(&self.service, Some(&entity.service))
             && is(&self.instance, entity.instance.as_deref())
             && is(&self.operation, entity.operation.as_deref())
-            && is(&self.metric, Some(&key.metric))
-            && is(&self.function, Some(function.as_str()))
-            && (self.series.is_none() || is(&self.series, Some(&series(key, function))))
+            && is(&self.metric, Some(metric))
+            && is(&self.function, Some(function))
+            && (self.series.is_none() || is(&self.series, Some(&named(entity, metric, function))))
             && self.attributes.iter().all(|(name, pattern)| {
                 entity.attributes.iter().any(|(known, value)| known == name && glob(pattern, value))
             })
@@ -73,7 +78,11 @@ impl Match {
 
 /// The series in words, as anomalies name it.
 pub(super) fn series(key: &Key, function: Function) -> String {
-    format!("{}: {} {}", key.entity.key(), key.metric, function.as_str())
+    named(&key.entity, &key.metric, function.as_str())
+}
+
+fn named(entity: &Entity, metric: &str, function: &str) -> String {
+    format!("{}: {metric} {function}", entity.key())
 }
 
 /// Whether `text` is like `pattern`, in which `*` stands for any text.
@@ -97,7 +106,7 @@ mod tests {
 
     use super::super::super::bucket::Kind;
     use super::*;
-    use crate::model::{Entity, Signal};
+    use crate::model::Signal;
 
     #[test]
     fn a_star_stands_for_any_text() {

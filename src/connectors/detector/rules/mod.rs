@@ -30,7 +30,7 @@ pub(super) use self::standing::{Standing, count};
 use super::Config;
 use super::bucket::Function;
 use super::group::Key;
-use crate::model::{Anomaly, Reason, ServiceVersion, UnixNanos};
+use crate::model::{Anomaly, Entity, Reason, ServiceVersion, UnixNanos};
 use crate::text::quantity;
 
 /// Nanoseconds after a deployment in which anomalies of the service name it.
@@ -140,9 +140,8 @@ impl Rules {
     /// What applies to a series whatever people mute; later rules go before earlier ones.
     fn apply(&self, key: &Key, function: Function, bucket_seconds: f64, base: &Parameters) -> Applied {
         let mut parameters = *base;
-        let (mut muted, mut windows) = (None, 0);
         let quantity = key.kind.quantity(function, &key.unit);
-        for (number, (rule, _)) in self.rules.iter().enumerate().filter(|(_, (rule, _))| rule.r#match.matches(key, function)) {
+        for (rule, _) in self.rules.iter().filter(|(rule, _)| rule.r#match.matches(key, function)) {
             match rule.direction {
                 Some(Direction::Above) => parameters.side = Side::Above,
                 Some(Direction::Below) => parameters.side = Side::Below,
@@ -161,16 +160,22 @@ impl Rules {
                     _ => parameters.min_absolute_deviation = amount,
                 }
             }
-            match rule.mute {
-                Some(true) => muted = u32::try_from(number).ok(),
-                Some(false) => muted = None,
-                None => {}
+        }
+        Applied { parameters, ..self.holding(&key.entity, &key.metric, function.as_str()) }
+    }
+
+    /// What may hold findings back.
+    fn holding(&self, entity: &Entity, metric: &str, function: &str) -> Applied {
+        let (mut muted, mut windows) = (None, 0);
+        for (number, (rule, _)) in self.rules.iter().enumerate().filter(|(_, (rule, _))| rule.mute.is_some()) {
+            if rule.r#match.means(entity, metric, function) {
+                muted = u32::try_from(number).ok().filter(|_| rule.mute == Some(true));
             }
         }
         for (number, (entry, _)) in self.maintenance.iter().enumerate().take(64) {
-            windows |= u64::from(entry.r#match.matches(key, function)) << number;
+            windows |= u64::from(entry.r#match.means(entity, metric, function)) << number;
         }
-        Applied { generation: 0, parameters, muted, windows, mutes: Vec::new() }
+        Applied { generation: 0, parameters: Parameters::default(), muted, windows, mutes: Vec::new() }
     }
 
     fn is_empty(&self) -> bool {
@@ -219,7 +224,7 @@ impl Quieting {
                 Some(applied) => *applied,
                 None => self.rules.apply(key, function, bucket_seconds, base),
             };
-            *slot = Some(Box::new(Applied { generation, mutes: mutes.of(key, function), ..applied }));
+            *slot = Some(Box::new(Applied { generation, mutes: mutes.of(&key.entity, &key.metric, function.as_str()), ..applied }));
         }
         slot.as_deref()
     }
@@ -258,6 +263,14 @@ impl Quieting {
             }
         }
         quiet
+    }
+
+    /// Why an anomaly that was not found in a series alone is not told, if so.
+    pub(super) fn quiet_about(&self, anomaly: &Anomaly) -> Option<Quiet> {
+        let Anomaly { entity, metric, function, window, .. } = anomaly;
+        let mutes = self.saved.mutes.of(entity, metric, function);
+        let applied = Applied { mutes, ..self.rules.holding(entity, metric, function) };
+        self.quiet(Some(&applied), &entity.service, window.start, window.end)
     }
 
     /// How findings are held back.

@@ -2,10 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::super::bucket::Function;
-use super::super::group::Key;
 use super::matching::Match;
-use crate::model::UnixNanos;
+use crate::model::{Entity, UnixNanos};
 
 /// Mutes at the same time.
 const MOST: usize = 1000;
@@ -81,8 +79,8 @@ impl Mutes {
     }
 
     /// Those that are about a series.
-    pub(super) fn of(&self, key: &Key, function: Function) -> Vec<u64> {
-        self.all.iter().filter(|mute| mute.r#match.get().matches(key, function)).map(|mute| mute.id).collect()
+    pub(super) fn of(&self, entity: &Entity, metric: &str, function: &str) -> Vec<u64> {
+        self.all.iter().filter(|mute| mute.r#match.get().means(entity, metric, function)).map(|mute| mute.id).collect()
     }
 
     /// The one of `ids` that holds for something between `from` and `to` and ends last.

@@ -202,7 +202,7 @@ fn feedback(core: &mut Core, anomaly: &str, said: Said) -> Option<(String, bool)
             let is_meant = |time: f64| {
                 // Whole buckets: a float holds their seconds exactly.
                 let start = UnixNanos::from_secs(time as u64);
-                finder.id(key, *function, Some(Window { start, end: start.plus(bucket) })) == anomaly
+                finder.id("", key, function.as_str(), Some(Window { start, end: start.plus(bucket) })) == anomaly
             };
             let Some(time) = series.recent().map(detection::Lesson::time).find(|time| is_meant(*time)) else { continue };
             return Some((matching::series(key, *function), apply(series, time, said)));

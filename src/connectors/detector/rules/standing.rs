@@ -119,7 +119,7 @@ struct Last {
 pub(in super::super) type States = BTreeMap<&'static str, u64>;
 
 /// All states: a series is in the first that holds.
-pub(super) const STATES: [&str; 8] = ["muted", "maintenance", "deployment", "silent", "incident", "warming", "sparse", "normal"];
+pub(super) const STATES: [&str; 9] = ["muted", "maintenance", "deployment", "silent", "incident", "warming", "training", "sparse", "normal"];
 
 /// Everything that decides about one series.
 pub(super) struct View<'a> {
@@ -190,6 +190,7 @@ impl View<'_> {
             None => "warming",
             Some(series) if series.in_incident() => "incident",
             Some(series) if matches!(series.state(), State::Warming { .. }) => "warming",
+            Some(series) if matches!(series.state(), State::Training { .. }) => "training",
             Some(_) if self.standing().is_some_and(|standing| standing.filled_at(self.open.saturating_sub(1)) < SPARSE) => "sparse",
             Some(_) => "normal",
         }
@@ -201,8 +202,8 @@ impl View<'_> {
         let state = self.state_with(quiet.as_ref());
         let judged = self.group.series_at(self.place);
         let (seen, needed) = match judged.map(|series| (series.seen(), series.state())) {
-            Some((seen, State::Warming { needed, .. })) => (seen, needed),
-            Some((seen, State::Ready)) => (seen, self.core.settings.parameters.warmup),
+            Some((_, State::Warming { seen, needed, .. })) => (seen, needed),
+            Some((seen, _)) => (seen, self.core.settings.parameters.warmup),
             None => (0, self.core.settings.parameters.warmup),
         };
         let unit = anomaly::unit(self.key.kind, self.function, &self.key.unit);
@@ -215,6 +216,7 @@ impl View<'_> {
                 None => "in an incident: what is not clearly worse is not told again".to_owned(),
             },
             (None, "warming") => self.warming(seen, needed),
+            (None, "training") => "enough values seen: its first model is being trained".to_owned(),
             (None, "sparse") => self.sparse(),
             _ => last.as_ref().map_or_else(|| "no value since the daemon started".to_owned(), |last| last.words(&unit)),
         };

@@ -51,7 +51,7 @@ async fn run(storage: &Arc<MemoryStorage>, shards: u64, now: u64, payloads: Vec<
         let mut all = Vec::new();
         while let Some(delivery) = anomalies.recv().await {
             let Payload::Anomalies(found) = &delivery.payload else { panic!("only anomalies") };
-            all.extend(found.iter().cloned());
+            all.extend(found.anomalies.iter().cloned());
             delivery.flight.sent();
         }
         super::super::anomaly::sort(&mut all);
