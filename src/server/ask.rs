@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
 use axum::extract::{ConnectInfo, RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
@@ -26,6 +27,9 @@ const ROWS: (usize, usize) = (1000, 100);
 struct Failure(StatusCode, String);
 
 type Answer = Result<Value, Failure>;
+
+/// The body of a request, if it could be read and is not too long.
+type Body = Result<Bytes, BytesRejection>;
 
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
@@ -61,18 +65,18 @@ pub(super) async fn mutes(State(app): State<App>, RawQuery(query): RawQuery) -> 
 }
 
 /// `POST /mute`.
-pub(super) async fn mute(state: State<App>, peer: ConnectInfo<SocketAddr>, headers: HeaderMap, body: Bytes) -> Response {
-    respond(tell(&state, "mute", peer.0, &headers, &body).await)
+pub(super) async fn mute(state: State<App>, peer: ConnectInfo<SocketAddr>, headers: HeaderMap, body: Body) -> Response {
+    respond(tell(&state, "mute", peer.0, &headers, body).await)
 }
 
 /// `POST /unmute`.
-pub(super) async fn unmute(state: State<App>, peer: ConnectInfo<SocketAddr>, headers: HeaderMap, body: Bytes) -> Response {
-    respond(tell(&state, "unmute", peer.0, &headers, &body).await)
+pub(super) async fn unmute(state: State<App>, peer: ConnectInfo<SocketAddr>, headers: HeaderMap, body: Body) -> Response {
+    respond(tell(&state, "unmute", peer.0, &headers, body).await)
 }
 
 /// `POST /feedback`.
-pub(super) async fn feedback(state: State<App>, peer: ConnectInfo<SocketAddr>, headers: HeaderMap, body: Bytes) -> Response {
-    respond(tell(&state, "feedback", peer.0, &headers, &body).await)
+pub(super) async fn feedback(state: State<App>, peer: ConnectInfo<SocketAddr>, headers: HeaderMap, body: Body) -> Response {
+    respond(tell(&state, "feedback", peer.0, &headers, body).await)
 }
 
 /// What is not there.
@@ -81,6 +85,12 @@ pub(super) async fn unknown(uri: Uri) -> Response {
     let known = ["/health", "/metrics", "/series", "/mutes", "/mute", "/unmute", "/feedback"];
     let hint = closest(path, known).map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
     respond(Err(Failure(StatusCode::NOT_FOUND, format!("there is no `{path}`: known are {}{hint}", known.join(", ")))))
+}
+
+/// What is not to be had in this way.
+pub(super) async fn other_method(uri: Uri) -> Response {
+    let message = format!("`{}` is not to be had in this way: questions are GET, commands are POST", uri.path());
+    respond(Err(Failure(StatusCode::METHOD_NOT_ALLOWED, message)))
 }
 
 /// The parameters of a query, each of `known` at most once.
@@ -197,7 +207,7 @@ fn named(desk: &Desk, mut answer: Value) -> Value {
 }
 
 /// Tells the detectors something that changes them.
-async fn tell(app: &App, subject: &str, peer: SocketAddr, headers: &HeaderMap, body: &[u8]) -> Answer {
+async fn tell(app: &App, subject: &str, peer: SocketAddr, headers: &HeaderMap, body: Body) -> Answer {
     if !app.remote_commands && !peer.ip().to_canonical().is_loopback() {
         let message = "this is taken from the machine itself only: `server.remote_commands: true` in the daemon's file changes that";
         return Err(Failure(StatusCode::FORBIDDEN, message.to_owned()));
@@ -207,7 +217,9 @@ async fn tell(app: &App, subject: &str, peer: SocketAddr, headers: &HeaderMap, b
         let message = "expected JSON: send it with `Content-Type: application/json`";
         return Err(Failure(StatusCode::UNSUPPORTED_MEDIA_TYPE, message.to_owned()));
     }
-    let body: Value = serde_json::from_slice(body).map_err(|e| invalid(format!("the body is not JSON: {e}")))?;
+    let too_long = format!("the body cannot be read, or is longer than {} KiB", MAX_BODY / 1024);
+    let body = body.map_err(|rejection| Failure(rejection.status(), too_long))?;
+    let body: Value = serde_json::from_slice(&body).map_err(|e| invalid(format!("the body is not JSON: {e}")))?;
     let Value::Object(mut body) = body else { return Err(invalid("the body must be a JSON object")) };
     let mut text = |key: &str| match body.remove(key) {
         None | Some(Value::Null) => Ok(None),
@@ -254,7 +266,7 @@ mod tests {
             ("[::ffff:127.0.0.1]:999", false, StatusCode::SERVICE_UNAVAILABLE),
         ] {
             let app = App { registry: Registry::default(), remote_commands: remote };
-            let answer = tell(&app, "mute", peer.parse().unwrap(), &headers, b"{}").await;
+            let answer = tell(&app, "mute", peer.parse().unwrap(), &headers, Ok(Bytes::from_static(b"{}"))).await;
             assert_eq!(answer.err().map(|Failure(code, _)| code), Some(expected), "{peer}");
         }
     }

@@ -156,8 +156,10 @@ async fn what_cannot_be_done_is_told_as_json_with_a_sentence() {
         let (status, error) = post(address, path, kind, body.to_owned()).await;
         said.push(format!("POST {path} {kind} {body}: {status} {error}"));
     }
-    let (status, _) = post(address, "/mute", json, format!("{{\"reason\": \"{}\"}}", "x".repeat(70_000))).await;
-    said.push(format!("POST /mute with 70 kB: {status}"));
+    let (status, error) = post(address, "/mute", json, format!("{{\"reason\": \"{}\"}}", "x".repeat(70_000))).await;
+    said.push(format!("POST /mute with 70 kB: {status} {error}"));
+    let (status, error) = post(address, "/series", json, "{}".to_owned()).await;
+    said.push(format!("POST /series: {status} {error}"));
     insta::assert_snapshot!(said.join("\n"));
 }
 

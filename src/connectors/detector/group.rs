@@ -154,6 +154,11 @@ impl Group {
         &self.standings
     }
 
+    /// The rules that applied to a series when it was judged last.
+    pub(super) fn applied_at(&self, place: usize) -> Option<&Applied> {
+        self.applied.get(place)?.as_deref()
+    }
+
     pub(super) fn series_at(&self, place: usize) -> Option<&Series> {
         self.series.get(place)?.as_deref()
     }

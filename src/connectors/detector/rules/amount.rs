@@ -3,14 +3,17 @@
 use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
 use crate::config::{ByteSize, Duration};
 
+/// A deviation as it is written; [`Amount::read`] tells what it means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Amount(String);
+
 /// A number in the unit of the series that it is compared with, or a time, a size or a share in a unit of its own.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Amount {
+pub(super) enum Meant {
     /// In the series' own unit.
     Plain(f64),
     /// Seconds.
@@ -22,6 +25,13 @@ pub enum Amount {
 }
 
 impl Amount {
+    /// What it means, or a sentence why it means nothing.
+    pub(super) fn read(&self) -> Result<Meant, String> {
+        Meant::parse(&self.0)
+    }
+}
+
+impl Meant {
     fn parse(text: &str) -> Result<Self, String> {
         let text = text.trim();
         let wrong = || {
@@ -76,11 +86,10 @@ impl<'de> Deserialize<'de> for Amount {
             Number(f64),
             Text(#[serde(borrow)] Cow<'a, str>),
         }
-        let text = match Written::deserialize(deserializer)? {
+        Ok(Self(match Written::deserialize(deserializer)? {
             Written::Number(number) => number.to_string(),
             Written::Text(text) => text.into_owned(),
-        };
-        Self::parse(&text).map_err(D::Error::custom)
+        }))
     }
 }
 
@@ -105,32 +114,32 @@ mod tests {
     #[test]
     fn amounts_are_read_as_people_write_them() {
         for (text, amount) in [
-            ("0.05", Amount::Plain(0.05)),
-            ("50ms", Amount::Time(0.05)),
-            ("1h 30m", Amount::Time(5400.0)),
-            ("5%", Amount::Share(0.05)),
-            ("10MB", Amount::Size(1e7)),
+            ("0.05", Meant::Plain(0.05)),
+            ("50ms", Meant::Time(0.05)),
+            ("1h 30m", Meant::Time(5400.0)),
+            ("5%", Meant::Share(0.05)),
+            ("10MB", Meant::Size(1e7)),
         ] {
-            assert_eq!(Amount::parse(text), Ok(amount), "{text}");
+            assert_eq!(Meant::parse(text), Ok(amount), "{text}");
         }
-        let refused: Vec<String> = ["soon", "-5", "-5%", "5 parsecs", ""].map(|t| Amount::parse(t).unwrap_err()).into();
+        let refused: Vec<String> = ["soon", "-5", "-5%", "5 parsecs", ""].map(|t| Meant::parse(t).unwrap_err()).into();
         insta::assert_snapshot!(refused.join("\n"));
     }
 
     #[test]
     fn an_amount_counts_only_where_its_unit_fits() {
-        assert_eq!(Amount::Time(0.05).within("s"), Some(0.05));
-        assert_eq!(Amount::Time(0.05).within("ms"), Some(50.0));
-        assert_eq!(Amount::Time(0.05).within("By"), None);
-        assert_eq!(Amount::Share(0.05).within("%"), Some(5.0));
-        assert_eq!(Amount::Size(2048.0).within("KiBy"), Some(2.0));
-        assert_eq!(Amount::Plain(3.0).within("{request}/s"), Some(3.0));
+        assert_eq!(Meant::Time(0.05).within("s"), Some(0.05));
+        assert_eq!(Meant::Time(0.05).within("ms"), Some(50.0));
+        assert_eq!(Meant::Time(0.05).within("By"), None);
+        assert_eq!(Meant::Share(0.05).within("%"), Some(5.0));
+        assert_eq!(Meant::Size(2048.0).within("KiBy"), Some(2.0));
+        assert_eq!(Meant::Plain(3.0).within("{request}/s"), Some(3.0));
     }
 
     proptest! {
         #[test]
         fn no_text_is_too_strange_to_refuse(text: String) {
-            let _ = Amount::parse(&text);
+            let _ = Meant::parse(&text);
         }
     }
 }

@@ -146,6 +146,9 @@ pub(in super::super) fn check(config: &Config) -> Vec<Problem> {
             let hint = "add one of `direction`, `min_absolute_deviation`, `min_relative_deviation`, `min_samples`, `threshold`, `mute`";
             problem(&["rules", &i], "this rule changes nothing".to_owned(), Some(hint), true);
         }
+        if let Some(Err(message)) = rule.min_absolute_deviation.as_ref().map(Amount::read) {
+            problem(&["rules", &i, "min_absolute_deviation"], message, None, true);
+        }
         for (key, value, low, high) in [
             ("min_relative_deviation", rule.min_relative_deviation, 0.0, 1000.0),
             ("min_samples", rule.min_samples, 0.0, 1e12),
@@ -203,4 +206,38 @@ pub(in super::super) fn check(config: &Config) -> Vec<Problem> {
         problem(&["deployments", "grace"], message, None, true);
     }
     problems
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_place() {
+        let config = json!({
+            "rules": [
+                { "match": { "service": "a" } },
+                { "mute": true, "until": "tomorrow" },
+                { "direction": "above", "until": "2026-12-31T18:00:00Z" },
+                { "min_absolute_deviation": "soon" },
+                { "min_relative_deviation": -1.0, "threshold": 99.0, "min_samples": -1.0 },
+            ],
+            "maintenance": [
+                {},
+                { "schedule": "every monday" },
+                { "schedule": "DTSTART:20260105T020000Z\nRRULE:FREQ=DAILY", "duration": "5s" },
+                { "calendar": "nowhere.ics", "duration": "1h" },
+                { "calendar": "nowhere.ics", "schedule": "DTSTART:20260105T020000Z\nRRULE:FREQ=DAILY" },
+            ],
+            "deployments": { "grace": "1d" },
+        });
+        let problems = check(&serde_json::from_value(config).unwrap());
+        let line = |p: &Problem| {
+            let hint = p.hint.as_ref().map_or_else(String::new, |hint| format!(" ({hint})"));
+            format!("{}{}: {}{hint}", if p.fatal { "" } else { "note: " }, p.path.join("."), p.message)
+        };
+        insta::assert_snapshot!(problems.iter().map(line).collect::<Vec<_>>().join("\n"));
+    }
 }

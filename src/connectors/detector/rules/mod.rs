@@ -152,7 +152,7 @@ impl Rules {
             parameters.min_relative_deviation = rule.min_relative_deviation.unwrap_or(parameters.min_relative_deviation);
             parameters.min_samples = rule.min_samples.unwrap_or(parameters.min_samples);
             let unit = super::anomaly::unit(key.kind, function, &key.unit);
-            if let Some(amount) = rule.min_absolute_deviation.and_then(|amount| amount.within(&unit)) {
+            if let Some(amount) = rule.min_absolute_deviation.as_ref().and_then(|amount| amount.read().ok()?.within(&unit)) {
                 match quantity {
                     Quantity::Ratio => parameters.min_ratio_deviation = amount,
                     // Counts are judged as counts, and shown per second.
@@ -217,9 +217,8 @@ impl Quieting {
             *slot = None;
             return None;
         }
-        // A series that was not looked at yet is of no generation.
-        let generation = mutes.generation() + 1;
-        if slot.as_ref().is_none_or(|applied| applied.generation != generation) {
+        if !slot.as_deref().is_some_and(|applied| self.is_current(applied)) {
+            let generation = self.generation();
             let applied = match slot.take() {
                 Some(applied) => *applied,
                 None => self.rules.apply(key, function, bucket_seconds, base),
@@ -227,6 +226,16 @@ impl Quieting {
             *slot = Some(Box::new(Applied { generation, mutes: mutes.of(&key.entity, &key.metric, function.as_str()), ..applied }));
         }
         slot.as_deref()
+    }
+
+    /// A series that was not looked at yet is of no generation.
+    fn generation(&self) -> u64 {
+        self.saved.mutes.generation() + 1
+    }
+
+    /// Whether nothing was muted or unmuted since.
+    pub(super) fn is_current(&self, applied: &Applied) -> bool {
+        applied.generation == self.generation()
     }
 
     /// Why findings of a series are held back from `from` to `to`, if they are. Of several reasons the one that ends

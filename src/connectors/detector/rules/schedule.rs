@@ -79,6 +79,7 @@ pub(super) fn check(set: RRuleSet) -> Result<RRuleSet, String> {
 pub(super) fn said(error: &rrule::RRuleError) -> String {
     let text = error.to_string();
     let text = text.split_once("error: ").map_or(text.as_str(), |(_, rest)| rest);
+    let text = text.split(". That should not").next().unwrap_or(text);
     let mut letters = text.chars();
     let first: String = letters.next().map(|c| c.to_lowercase().collect()).unwrap_or_default();
     format!("it is not a schedule of RFC 5545: {first}{}", letters.as_str().trim_end_matches('.'))

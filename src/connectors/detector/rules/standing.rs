@@ -161,9 +161,12 @@ impl View<'_> {
 
     fn quiet(&self) -> (Option<Quiet>, f64) {
         let settings = &self.core.settings;
-        let mut slot = None;
         let quieting = &self.core.quieting;
-        let applied = quieting.applied(&mut slot, self.key, self.function, self.seconds(), &settings.parameters);
+        let mut slot = None;
+        let applied = match self.group.applied_at(self.place).filter(|applied| quieting.is_current(applied)) {
+            Some(applied) => Some(applied),
+            None => quieting.applied(&mut slot, self.key, self.function, self.seconds(), &settings.parameters),
+        };
         let from = UnixNanos(self.open.saturating_mul(settings.timing.bucket));
         let quiet = quieting.quiet(applied, self.service(), from, from.plus(settings.timing.bucket));
         (quiet, quieting.parameters(applied, None, &settings.parameters).page_threshold)
