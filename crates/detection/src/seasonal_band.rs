@@ -171,7 +171,10 @@ impl Model for SeasonalBand {
         parts.map(|(component, surprise)| Part { component, surprise: *surprise, expected }).collect()
     }
 
-    fn learn(&mut self, observation: &Observation, _: &Circumstances, memo: &Memo, protect: bool) {
+    fn learn(&mut self, observation: &Observation, circumstances: &Circumstances, memo: &Memo, protect: bool) {
+        if circumstances.unlearnt {
+            return;
+        }
         let limit = self.distances.tail_start().filter(|limit| protect && *limit > 0.0);
         let mut value = observation.learnt;
         if let (Some(limit), Some(band)) = (limit, memo.band) {

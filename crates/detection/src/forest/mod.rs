@@ -256,6 +256,11 @@ impl Model for Forest {
     }
 
     fn learn(&mut self, observation: &Observation, circumstances: &Circumstances, memo: &Memo, protect: bool) {
+        if circumstances.unlearnt {
+            self.past.mark_last(false);
+            self.broken = false;
+            return;
+        }
         if let Some(raw) = memo.raw {
             self.scores.learn(raw);
         }
