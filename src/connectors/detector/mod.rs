@@ -116,8 +116,7 @@ impl Connector for Detector {
         drop(shared);
         let save = Save::new(Place::new(&self.context), bucket, header.as_ref());
         let training = training::stage(due, &self.context);
-        let (fed, told, ()) =
-            tokio::join!(self.feed(input, shards, bucket, learning), self.tell(heard, &output, save), training);
+        let (fed, told, ()) = tokio::join!(self.feed(input, shards, bucket, learning), self.tell(heard, &output, save), training);
         fed.and(told)
     }
 }
