@@ -39,7 +39,7 @@ missing is a gap of its column. Where one of them is called `value`, the others 
 Each row gets three scores, which depend on the rows before it alone:
   point_score  how unusual the value is, or the entity
   alert_score  the same for slower and seasonal changes, once per event; of an entity the same less what is due to chance
-  page_score   both agree, and the effect is worth a person's time: 1.55 and more is what the daemon reports
+  page_score   both agree, and the effect is worth a person's time: 1.4 and more is what the daemon reports
 
 All are -log10 of a probability: 2 is one in a hundred, 3 one in a thousand. Of one column, rows without a number are
 left out.";
