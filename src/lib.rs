@@ -2,6 +2,7 @@
 //!
 //! `ARCHITECTURE.md` is the map of this crate.
 
+pub mod backtest;
 pub mod cli;
 pub mod components;
 pub mod config;
@@ -10,7 +11,6 @@ pub mod daemon;
 pub mod demo;
 pub mod elasticsearch;
 pub mod exporters;
-pub mod history;
 pub mod model;
 pub mod pipeline;
 pub mod processors;

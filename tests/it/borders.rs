@@ -169,20 +169,23 @@ fn the_server_reads_storage_and_knows_no_component() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// The packages that `package` is built of, less itself.
+fn dependencies(package: &str, arguments: &[&str]) -> BTreeSet<String> {
+    let output = Command::new(env!("CARGO"))
+        .args(["tree", "--offline", "--package", package, "--edges", "normal", "--prefix", "none", "--format", "{lib}"])
+        .args(arguments)
+        .current_dir(project("."))
+        .output()
+        .expect("cargo runs");
+    assert!(output.status.success(), "cargo tree: {}", String::from_utf8_lossy(&output.stderr));
+    let lines = String::from_utf8_lossy(&output.stdout).into_owned();
+    lines.lines().map(|l| l.trim().replace('_', "-")).filter(|l| !l.is_empty() && l != package).collect()
+}
+
 #[test]
 fn the_mathematics_depends_on_mathematics_only() {
     const ALLOWED: [&str; 7] = ["libm", "linfa", "linfa-clustering", "linfa-nn", "ndarray", "num-traits", "serde"];
-    let tree = |arguments: &[&str]| -> BTreeSet<String> {
-        let output = Command::new(env!("CARGO"))
-            .args(["tree", "--offline", "--package", "detection", "--edges", "normal", "--prefix", "none", "--format", "{lib}"])
-            .args(arguments)
-            .current_dir(project("."))
-            .output()
-            .expect("cargo runs");
-        assert!(output.status.success(), "cargo tree: {}", String::from_utf8_lossy(&output.stderr));
-        let lines = String::from_utf8_lossy(&output.stdout).into_owned();
-        lines.lines().map(|l| l.trim().replace('_', "-")).filter(|l| !l.is_empty() && l != "detection").collect()
-    };
+    let tree = |arguments: &[&str]| dependencies("detection", arguments);
     let direct = tree(&["--depth", "1"]);
     let strangers: Vec<&String> = direct.iter().filter(|d| !ALLOWED.contains(&d.as_str())).collect();
     assert!(strangers.is_empty(), "crates/detection depends on {strangers:?}; it is allowed {ALLOWED:?}");
@@ -208,6 +211,18 @@ fn the_mathematics_depends_on_mathematics_only() {
     ];
     let indirect: Vec<String> = tree(&[]).into_iter().filter(|d| NEVER.contains(&d.as_str())).collect();
     assert!(indirect.is_empty(), "below crates/detection are {indirect:?}");
+}
+
+#[test]
+fn what_reads_files_and_what_measures_know_nothing_of_the_daemon() {
+    let readers = dependencies("history", &[]);
+    assert!(readers.contains("csv"), "cargo tree lists the dependencies: {readers:?}");
+    for stranger in ["anomalyd", "detection", "tokio"] {
+        assert!(!readers.contains(stranger), "crates/history depends on {stranger}");
+    }
+    let bench = dependencies("accuracy", &[]);
+    assert!(bench.contains("detection") && bench.contains("history"), "{bench:?}");
+    assert!(!bench.contains("anomalyd") && !bench.contains("tokio"), "benches/accuracy measures the mathematics alone");
 }
 
 #[test]
@@ -273,6 +288,13 @@ fn what_the_readme_tells_to_run_is_there() {
         let mut words = line.split_whitespace();
         let program = words.next().unwrap_or("");
         assert!(!program.contains('/') || project(program).exists(), "README: `{line}`: there is no such file");
+        if let Some((_, package)) = line.split_once(" -p ") {
+            // A command of another package of the workspace: its options are its own.
+            let package = package.split_whitespace().next().unwrap_or("");
+            let there = ["benches", "crates"].iter().any(|folder| project(folder).join(package).is_dir());
+            assert!(there, "README: `{line}`: there is no package `{package}`");
+            continue;
+        }
         let command = match line.split_once(" -- ") {
             Some((_, rest)) => rest.split_whitespace().next(),
             None if program == "anomalyd" => words.next(),
@@ -299,7 +321,7 @@ fn ci_runs_the_command_that_the_readme_names() {
 fn documents_link_to_what_is_there() {
     let mut documents =
         vec![project("README.md"), project("ARCHITECTURE.md"), project("CONTRIBUTING.md"), project("CHANGELOG.md")];
-    let mut folders = vec![project("docs"), project("src"), project("crates")];
+    let mut folders = vec![project("docs"), project("src"), project("crates"), project("benches")];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder).expect("a folder") {
             let path = entry.expect("a folder's entry").path();

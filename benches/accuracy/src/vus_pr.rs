@@ -19,7 +19,7 @@ const THRESHOLDS: usize = 250;
 /// NaN when there is nothing to measure: no row, no labelled row, or not one score for each label.
 ///
 /// Costs a sort, then `window` passes over the labelled rows and the rows within half a `window` of them.
-pub fn vus_pr(labels: &[bool], scores: &[f64], window: usize) -> f64 {
+pub(crate) fn vus_pr(labels: &[bool], scores: &[f64], window: usize) -> f64 {
     let events = events(labels);
     if events.is_empty() || labels.len() != scores.len() {
         return f64::NAN;
@@ -164,7 +164,15 @@ mod tests {
         const WINDOWS: [usize; 4] = [0, 5, 12, 30];
         let cases: [Case; 8] = [
             ("two", 400, &[(50, 60), (200, 240)], 0.3, 0, 1009, [0.497825296790, 0.509143263222, 0.523105742009, 0.552232091629]),
-            ("late", 400, &[(50, 60), (200, 240)], 0.8, 4, 1009, [0.762505969825, 0.804104578641, 0.849337682619, 0.886122589171]),
+            (
+                "late",
+                400,
+                &[(50, 60), (200, 240)],
+                0.8,
+                4,
+                1009,
+                [0.762505969825, 0.804104578641, 0.849337682619, 0.886122589171],
+            ),
             (
                 "edges",
                 300,

@@ -102,6 +102,6 @@ impl Baseline {
 
     /// Heap memory in bytes.
     pub(crate) fn heap(&self) -> usize {
-        self.time_of_day.heap() + self.distances.iter().map(Calibration::heap).sum::<usize>()
+        self.time_of_day.heap()
     }
 }

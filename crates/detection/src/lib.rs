@@ -5,6 +5,8 @@
 //!
 //! - [`Sketch`] summarises the values of a bucket (quantiles that can be merged).
 //! - [`Series`] learns one series and judges every new value: [`Series::observe`].
+//! - [`PeerGroup`] judges the same quantity of several instances together: [`PeerGroup::observe`].
+//! - [`Entity`] learns how several series of one entity behave together: [`Entity::observe`].
 //!
 //! ```
 //! use detection::{Parameters, Quantity, Series, State};
@@ -23,6 +25,7 @@
 mod baseline;
 mod calibrate;
 mod ensemble;
+mod entity;
 mod explain;
 mod forecast;
 mod forest;
@@ -30,6 +33,7 @@ mod heads;
 mod incident;
 mod model;
 mod models;
+mod peers;
 #[cfg(test)]
 mod reference;
 mod refractory;
@@ -43,8 +47,10 @@ mod training;
 mod verdict;
 
 pub use ensemble::COMPONENTS;
+pub use entity::{Carrier, Channel, Entity, EntityFinding, EntityVerdict, MOST_CHANNELS};
 pub use forest::{Growth, IsolationForest};
 pub use model::{Contamination, ModelKind, ModelOptions};
+pub use peers::{MAX_PEERS, PeerFinding, PeerGroup, PeerModel, PeerParameters, PeerValue};
 pub use series::Series;
 pub use sketch::{MAX_BINS, RELATIVE_ACCURACY, Sketch};
 pub use training::{Job, State, Version, Waiting};

@@ -25,8 +25,7 @@ impl Finder<'_> {
         let finding = judged.verdict.finding.as_ref()?;
         let function = judged.taken.function;
         let quantity = key.kind.quantity(function, &key.unit);
-        // Counts were judged as counts, and are shown per second.
-        let scale = if quantity == Quantity::Count { UnixNanos::SECOND as f64 / self.bucket as f64 } else { 1.0 };
+        let scale = shown_per(quantity, self.bucket);
         let observed = judged.taken.value * scale;
         let finite = |value: Option<f64>, instead: f64| value.map(|v| v * scale).filter(|v| v.is_finite()).unwrap_or(instead);
         let expected = finite(judged.verdict.expected, observed);
@@ -39,8 +38,8 @@ impl Finder<'_> {
         let known = bounds.iter().all(|b| b.is_some_and(f64::is_finite));
         let sentences = Sentences { function, unit: &unit, observed, expected, usual: known.then_some((lower, upper)), scale };
         Some(Anomaly {
-            id: self.id(key, function, Some(window)),
-            fingerprint: self.id(key, function, None),
+            id: self.id("", key, function.as_str(), Some(window)),
+            fingerprint: self.id("", key, function.as_str(), None),
             environment: self.environment.clone(),
             detector: judged.judge.detector(self.name),
             signal: key.signal,
@@ -65,16 +64,19 @@ impl Finder<'_> {
     }
 
     /// Base32 of a hash of everything that tells this series, and this bucket of it, from all others.
-    fn id(&self, key: &Key, function: Function, window: Option<Window>) -> String {
+    ///
+    /// `by` tells anomalies that were found otherwise than in the series alone.
+    pub(super) fn id(&self, by: &str, key: &Key, function: &str, window: Option<Window>) -> String {
         let mut hasher = blake3::Hasher::new();
         for part in [self.environment.as_str(), self.name, VERSION, key.signal.as_str()] {
             hash_text(&mut hasher, part);
         }
         hash_entity(&mut hasher, &key.entity);
-        for part in [&key.metric, &key.unit, function.as_str()] {
+        for part in [&key.metric, &key.unit, function] {
             hash_text(&mut hasher, part);
         }
         hasher.update(&[key.kind as u8]);
+        hasher.update(by.as_bytes());
         if let Some(window) = window {
             hasher.update(&window.start.0.to_le_bytes());
             hasher.update(&window.end.0.to_le_bytes());
@@ -89,6 +91,14 @@ impl Finder<'_> {
 fn hash_text(hasher: &mut blake3::Hasher, text: &str) {
     hasher.update(&(text.len() as u64).to_le_bytes());
     hasher.update(text.as_bytes());
+}
+
+/// What an entity does: service, operation and span kind, whichever instance does it.
+pub(super) fn hash_behaviour(hasher: &mut blake3::Hasher, entity: &Entity) {
+    hash_text(hasher, &entity.service);
+    hasher.update(&[u8::from(entity.operation.is_some())]);
+    hash_text(hasher, entity.operation.as_deref().unwrap_or(""));
+    hash_text(hasher, entity.kind.map_or("", |k| k.as_str()));
 }
 
 /// Everything that tells an entity from others.
@@ -118,8 +128,13 @@ pub(super) fn sort(anomalies: &mut [Anomaly]) {
     });
 }
 
+/// What a value is multiplied with to be shown: counts were judged as counts, and are shown per second.
+pub(super) fn shown_per(quantity: Quantity, bucket: u64) -> f64 {
+    if quantity == Quantity::Count { UnixNanos::SECOND as f64 / bucket as f64 } else { 1.0 }
+}
+
 /// The unit of a series, made of the unit of its metric.
-fn unit(kind: Kind, function: Function, metric: &str) -> String {
+pub(super) fn unit(kind: Kind, function: Function, metric: &str) -> String {
     match (function, kind) {
         (Function::ErrorShare, _) => "1".to_owned(),
         (Function::P50 | Function::P95 | Function::P99 | Function::Mean, _) => metric.to_owned(),

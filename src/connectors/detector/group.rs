@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::bucket::{Bucket, Covers, Function, Kind, Taken};
 use super::reading::Previous;
 use super::training::{Judge, Trainings};
+use super::watch::{Tracks, Watch};
 use super::watermark::{Sources, Timing};
 use crate::model::{Entity, Signal, UnixNanos};
 
@@ -45,6 +46,8 @@ pub(super) struct Group {
     previous: Option<Previous>,
     /// One per function of its kind, from its first value on.
     series: Vec<Option<Box<Series>>>,
+    #[serde(skip)]
+    tracks: Tracks,
 }
 
 /// Why a measure was not taken in.
@@ -64,7 +67,10 @@ pub(super) struct Closing<'a> {
     pub(super) sources: &'a Sources,
     pub(super) parameters: &'a Parameters,
     pub(super) min_samples: f64,
+    /// Whether all values are handed on, or those with a finding only.
+    pub(super) all: bool,
     pub(super) trainings: &'a Trainings<'a>,
+    pub(super) watch: Option<Watch<'a>>,
 }
 
 /// A value that was judged.
@@ -86,6 +92,7 @@ impl Group {
             covers: None,
             previous: None,
             series: kind.functions().iter().map(|_| None).collect(),
+            tracks: Tracks::default(),
         }
     }
 
@@ -185,7 +192,11 @@ impl Group {
         let time = UnixNanos(at.saturating_mul(closing.timing.bucket)).secs_f64();
         let observe = |series: &mut Series| series.observe(time, taken.value, taken.samples, closing.parameters);
         let verdict = closing.trainings.watch(series, observe);
-        if verdict.finding.is_some() {
+        if let Some(watch) = &closing.watch {
+            let judged = (&verdict, series.state(), closing.parameters.page_threshold);
+            watch.judged(&mut self.tracks, key, at, &taken, judged);
+        }
+        if closing.all || verdict.finding.is_some() {
             judged.push(Judged { bucket: at, taken, verdict, judge: Judge::of(series) });
         }
     }

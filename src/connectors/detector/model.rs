@@ -4,6 +4,7 @@ use detection::{ModelKind, ModelOptions};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::joint;
 use crate::config::{Contamination, Duration, ModelType};
 use crate::pipeline::Problem;
 
@@ -80,10 +81,10 @@ impl ModelConfig {
     }
 
     /// The clustering by which entities are compared with their peers, where that is asked for as the model.
-    #[expect(dead_code, reason = "for the stage that compares peers")]
-    pub(super) const fn peers(&self) -> Option<ModelType> {
+    pub(super) const fn peers(&self) -> Option<joint::Model> {
         match self.kind {
-            kind @ (ModelType::Dbscan | ModelType::Kmeans) => Some(kind),
+            ModelType::Dbscan => Some(joint::Model::Dbscan),
+            ModelType::Kmeans => Some(joint::Model::Kmeans),
             _ => None,
         }
     }

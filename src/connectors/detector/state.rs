@@ -11,6 +11,7 @@ use super::anomaly::VERSION;
 use super::bucket::Kind;
 use super::core::{Core, Settings, shard_of};
 use super::group::{Group, Key};
+use super::joint;
 use super::watermark::Sources;
 use crate::model::{Entity, Signal, SpanKind, UnixNanos};
 use crate::pipeline::{ComponentId, Context};
@@ -35,8 +36,23 @@ pub(super) struct Header {
     generation: u8,
 }
 
+/// What one value of the store holds.
+#[derive(Deserialize)]
+enum Chunk {
+    Groups(Vec<(SavedKey, Group)>),
+    Joint(Vec<joint::Saved>),
+}
+
+/// As [`Chunk`].
+#[derive(Serialize)]
+enum ChunkRef<'a> {
+    Groups(Vec<(SavedKey, &'a Group)>),
+    Joint(&'a [joint::Saved]),
+}
+
+/// The key of a group.
 #[derive(Serialize, Deserialize)]
-struct SavedKey {
+pub(super) struct SavedKey {
     service: String,
     instance: Option<String>,
     operation: Option<String>,
@@ -116,17 +132,33 @@ pub(super) fn load(
     for number in 0..header.chunks {
         let key = place.chunk(header.generation, number);
         let bytes = storage.get(&key)?.unwrap_or_default();
-        let groups: Vec<(SavedKey, Group)> =
-            postcard::from_bytes(&bytes).map_err(|error| LoadError::Damaged { key: key.clone(), error })?;
-        for (saved, group) in groups {
-            let key = saved.into_key();
-            let shard = shard_of(&key.entity, cores.len());
-            if let Some(core) = cores.get_mut(shard) {
-                core.restore(key, group);
+        let chunk: Chunk = postcard::from_bytes(&bytes).map_err(|error| LoadError::Damaged { key: key.clone(), error })?;
+        let shards = cores.len();
+        match chunk {
+            Chunk::Groups(groups) => {
+                for (saved, group) in groups {
+                    let key = saved.into_key();
+                    if let Some(core) = cores.get_mut(shard_of(&key.entity, shards)) {
+                        core.restore(key, group);
+                    }
+                }
+            }
+            Chunk::Joint(all) => {
+                for saved in all {
+                    if let Some(core) = cores.get_mut(shard_of(&saved.entity(), shards)) {
+                        core.joint.restore(saved);
+                    }
+                }
             }
         }
     }
     Ok((cores, Some(header)))
+}
+
+/// Whether something that was learnt in buckets of this width can be gone on with.
+pub(super) fn learnt(storage: &dyn Storage, place: &Place, bucket: u64) -> bool {
+    let header = read_header(storage, place).ok().flatten();
+    header.is_some_and(|h| h.format == FORMAT && h.model == VERSION && h.bucket == bucket)
 }
 
 fn read_header(storage: &dyn Storage, place: &Place) -> Result<Option<Header>, LoadError> {
@@ -152,7 +184,12 @@ pub(super) fn encode<E>(core: &mut Core, mut emit: impl FnMut(Vec<u8>) -> Result
         let chunk = groups.drain(..fitting.count()).collect::<Vec<_>>();
         let saved: Vec<(SavedKey, &Group)> = chunk.into_iter().map(|(key, group)| (SavedKey::new(key), group)).collect();
         // Nothing in a group refuses to be encoded, and memory is the only other limit.
-        if let Ok(bytes) = postcard::to_stdvec(&saved) {
+        if let Ok(bytes) = postcard::to_stdvec(&ChunkRef::Groups(saved)) {
+            emit(bytes)?;
+        }
+    }
+    for chunk in core.joint.saved().chunks(CHUNK) {
+        if let Ok(bytes) = postcard::to_stdvec(&ChunkRef::Joint(chunk)) {
             emit(bytes)?;
         }
     }
@@ -204,7 +241,7 @@ impl Save {
 }
 
 impl SavedKey {
-    fn new(key: &Key) -> Self {
+    pub(super) fn new(key: &Key) -> Self {
         let Entity { service, instance, operation, kind, attributes } = Entity::clone(&key.entity);
         Self {
             service,
@@ -219,7 +256,14 @@ impl SavedKey {
         }
     }
 
-    fn into_key(self) -> Key {
+    /// Whose it is.
+    pub(super) fn entity(&self) -> Entity {
+        let Self { service, instance, operation, span_kind: kind, attributes, .. } = self;
+        let (service, instance, operation) = (service.clone(), instance.clone(), operation.clone());
+        Entity { service, instance, operation, kind: *kind, attributes: attributes.clone() }
+    }
+
+    pub(super) fn into_key(self) -> Key {
         let Self { service, instance, operation, span_kind, attributes, metric, unit, kind, signal } = self;
         let entity = Arc::new(Entity { service, instance, operation, kind: span_kind, attributes });
         Key { entity, metric: metric.into(), kind, unit: unit.into(), signal }
