@@ -26,7 +26,7 @@ fn told(output: &Output) -> String {
 
 #[test]
 fn every_command_explains_itself() {
-    for command in ["run", "validate", "schema", "demo"] {
+    for command in ["run", "validate", "schema", "demo", "score"] {
         let output = anomalyd(&project("."), &[command, "--help"]);
         assert!(output.status.success(), "{}", told(&output));
         assert!(String::from_utf8_lossy(&output.stdout).contains(&format!("anomalyd {command}")), "{}", told(&output));
@@ -139,4 +139,52 @@ fn values_in_a_file_are_scored_row_by_row_and_the_file_is_left_alone() {
     let refused = score(folder.path());
     assert!(!refused.status.success() && told(&refused).contains("would be overwritten"), "{}", told(&refused));
     assert_eq!(std::fs::read_to_string(&file).expect("the file"), rows);
+}
+
+/// Rows five minutes apart, from row `first` on; both columns jump at row 1,200, and `memory` misses a value in each 50.
+fn two_columns(first: usize, last: usize) -> String {
+    use std::fmt::Write as _;
+    let mut rows = "Time,CPU,memory,Label,host\n".to_owned();
+    for row in first..last {
+        let noise = |salt: usize| ((row + salt) * 7_919 % 1_009) as f64 / 1_009.0;
+        let (cpu, memory) = if row == 1_200 { (90.0, 900.0) } else { (20.0 + noise(0), 300.0 + noise(5)) };
+        let memory = if row % 50 == 7 { String::new() } else { memory.to_string() };
+        writeln!(rows, "{},{cpu},{memory},1,web-1", 1_767_225_600 + row * 300).expect("a row");
+    }
+    rows
+}
+
+#[test]
+fn several_columns_are_scored_as_one_entity_and_a_history_is_learnt_first() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text).expect("a file");
+    write("all.csv", two_columns(0, 1_300));
+    write("before.csv", two_columns(0, 1_000));
+    write("web.csv", two_columns(1_000, 1_300));
+    let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).expect("the scores");
+
+    let output = anomalyd(folder.path(), &["score", "all.csv", "--out", "all"]);
+    assert!(output.status.success(), "{}", told(&output));
+    insta::assert_snapshot!("score_of_an_entity_tells", told(&output));
+    let all = read("all/all.csv");
+    let lines: Vec<&str> = all.lines().collect();
+    assert_eq!((lines.len(), lines[0]), (1_301, "timestamp,CPU,memory,point_score,alert_score,page_score"));
+    let score = |line: &str, column: usize| line.split(',').nth(column).and_then(|s| s.parse::<f64>().ok()).expect("a score");
+    assert!(score(lines[1_201], 5) > 1.55, "the odd row: {}", lines[1_201]);
+    assert_eq!(lines[8].split(',').nth(2), Some(""), "what is missing stays missing: {}", lines[8]);
+
+    let output = anomalyd(folder.path(), &["score", "web.csv", "--history", "before.csv", "--out", "later"]);
+    assert!(output.status.success(), "{}", told(&output));
+    assert_eq!(read("later/web.csv").lines().skip(1).collect::<Vec<_>>(), lines[1_001..], "as if it were one file");
+
+    let output = anomalyd(folder.path(), &["score", "before.csv", "--history", "web.csv", "--out", "wrong"]);
+    assert!(!output.status.success() && told(&output).contains("before.csv: `1767225600` is not after"), "{}", told(&output));
+}
+
+#[test]
+fn a_file_without_names_of_columns_is_told_what_to_add() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("server.csv"), "0.5,0.25,3\n0.5,0.26,4\n").expect("a file");
+    let output = anomalyd(folder.path(), &["score", "server.csv", "--out", "scores"]);
+    insta::assert_snapshot!("score_without_names_of_columns", told(&output));
 }

@@ -26,7 +26,7 @@ pub(crate) struct Events {
 /// What a threshold gives.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Outcome {
-    /// Share of the events that are found.
+    /// Share of the events that are found; NaN where there is none.
     pub(crate) recall: f64,
     /// False alarms per series and day.
     pub(crate) false_alarms: f64,
@@ -59,17 +59,12 @@ impl Events {
         }
     }
 
-    /// How many events there are.
-    pub(crate) fn count(&self) -> usize {
-        self.events.len()
-    }
-
     /// What alerts of at least `threshold` give.
     pub(crate) fn at(&self, threshold: f64) -> Outcome {
         let reached = |scores: &[f64]| scores.partition_point(|score| *score >= threshold) as f64;
         let (hits, alerts, wrong) = (reached(&self.events), reached(&self.rows), reached(&self.elsewhere));
         Outcome {
-            recall: hits / (self.events.len() as f64).max(1.0),
+            recall: hits / self.events.len() as f64,
             false_alarms: wrong / self.days,
             precision: 1.0 - wrong / alerts.max(1.0),
         }
@@ -137,7 +132,7 @@ mod tests {
             (2.99, "0.125 3.7808 0.059"),
         ];
         let events = collection();
-        assert_eq!(events.count(), 8);
+        assert_eq!(events.events.len(), 8);
         for (threshold, expected) in expected {
             let Outcome { recall, false_alarms, precision } = events.at(threshold);
             assert_eq!(format!("{recall:.3} {false_alarms:.4} {precision:.3}"), expected, "at {threshold}");

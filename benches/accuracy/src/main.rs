@@ -30,6 +30,10 @@ struct Arguments {
     /// The Numenta Anomaly Benchmark, in its own layout: `data/` and `labels/combined_windows.json`.
     #[arg(long, value_name = "DIR")]
     nab: Option<PathBuf>,
+    /// What another detector says about the Numenta Anomaly Benchmark, in the layout of its `results/<detector>`: is scored
+    /// beside. May be given several times.
+    #[arg(long, value_name = "DIR")]
+    results: Vec<PathBuf>,
     /// CSV files with the columns `timestamp`, `value` and `label`, in folders of any depth. May be given several times.
     #[arg(long, value_name = "DIR")]
     labelled: Vec<PathBuf>,
@@ -113,6 +117,9 @@ fn measure(arguments: &Arguments) -> Result<Vec<Measure>, String> {
         && let Some(folder) = arguments.nab.clone().or_else(|| below("nab"))
     {
         measures.extend(suites::nab::run(&folder, &mut bench)?);
+        for results in &arguments.results {
+            measures.extend(suites::nab::others(&folder, results, &name_of(results))?);
+        }
     }
     let or_below = |given: &[PathBuf], name: &str| {
         if given.is_empty() { below(name).into_iter().collect() } else { given.to_vec() }
@@ -124,7 +131,7 @@ fn measure(arguments: &Arguments) -> Result<Vec<Measure>, String> {
     }
     if wanted(Suite::Asd) {
         for folder in or_below(&arguments.entities, "asd") {
-            measures.extend(suites::entities::run(&folder, &name_of(&folder), &mut bench)?);
+            measures.extend(suites::entities::run(&folder, &name_of(&folder), &bench)?);
         }
     }
     if wanted(Suite::Cost) {

@@ -64,6 +64,8 @@ pub(crate) struct Scores {
 pub(crate) struct Judged {
     pub(crate) point: Vec<f64>,
     pub(crate) detector: Scores,
+    /// The page score where the detector has a finding: after the warm-up, and once for an incident; else 0.
+    pub(crate) findings: Vec<f64>,
     /// A surprise by chance.
     pub(crate) random: Scores,
     /// The time-of-day component alone.
@@ -81,6 +83,7 @@ pub(crate) fn judge(rows: &Rows, parameters: &Parameters, seed: u64) -> Judged {
     let mut judged = Judged {
         point: Vec::new(),
         detector: Scores::default(),
+        findings: Vec::new(),
         random: Scores::default(),
         time_of_day: Scores::default(),
         bytes: 0,
@@ -90,6 +93,7 @@ pub(crate) fn judge(rows: &Rows, parameters: &Parameters, seed: u64) -> Judged {
         judged.point.push(verdict.point);
         judged.detector.alert.push(verdict.alert);
         judged.detector.page.push(verdict.page);
+        judged.findings.push(if verdict.finding.is_some() { verdict.page } else { 0.0 });
         judged.random.pass((chance.surprise() - penalty(seen)).max(0.0), &mut of_chance);
         let surprise = time_of_day(&verdict.surprises);
         judged.time_of_day.pass(if surprise > 0.0 { (surprise - penalty(seen)).max(0.0) } else { 0.0 }, &mut of_day);

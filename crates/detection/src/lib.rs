@@ -6,6 +6,7 @@
 //! - [`Sketch`] summarises the values of a bucket (quantiles that can be merged).
 //! - [`Series`] learns one series and judges every new value: [`Series::observe`].
 //! - [`PeerGroup`] judges the same quantity of several instances together: [`PeerGroup::observe`].
+//! - [`Entity`] learns how several series of one entity behave together: [`Entity::observe`].
 //!
 //! ```
 //! use detection::{Parameters, Quantity, Series, State};
@@ -21,11 +22,14 @@
 //! assert!(verdict.finding.is_some_and(|finding| finding.score > 25.0));
 //! ```
 
+mod baseline;
 mod calibrate;
 mod ensemble;
+mod entity;
 mod explain;
 mod feedback;
 mod forecast;
+mod forest;
 mod heads;
 mod incident;
 mod model;
@@ -37,6 +41,7 @@ mod reference;
 mod refractory;
 mod samples;
 mod scale;
+mod seasonal_band;
 mod series;
 mod shape;
 mod sketch;
@@ -44,8 +49,10 @@ mod training;
 mod verdict;
 
 pub use ensemble::COMPONENTS;
+pub use entity::{Carrier, Channel, Entity, EntityFinding, EntityVerdict, MOST_CHANNELS};
 pub use feedback::{Lesson, MAX_LESSONS, MAX_RECENT};
-pub use model::{ModelKind, ModelOptions};
+pub use forest::{Growth, IsolationForest};
+pub use model::{Contamination, ModelKind, ModelOptions};
 pub use peers::{MAX_PEERS, PeerFinding, PeerGroup, PeerModel, PeerParameters, PeerValue};
 pub use quiet::{Hold, Side, Suppressed};
 pub use series::Series;

@@ -2,11 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::calibrate::Calibration;
 use crate::explain::{self, Moments, Records, Timeline};
 use crate::feedback::{self, Candidate, Feedback, Lesson};
 use crate::heads;
 use crate::incident::Incident;
-use crate::model::{Chosen, Circumstances, Evidence, Model, ModelKind, Observation, Part, with_model};
+use crate::model::{Chosen, Circumstances, Contamination, Evidence, Model, ModelKind, Observation, Part, with_model};
 use crate::models::LONGEST_BRIDGE;
 use crate::quiet::{Hold, Suppressed};
 use crate::refractory::Refractory;
@@ -35,6 +36,8 @@ struct Shell {
     alerts: Refractory,
     pages: Refractory,
     incident: Incident,
+    /// The history of scores, where the share of abnormal values is given.
+    scores: Option<Box<Calibration>>,
     records: Records,
     timeline: Timeline,
     moments: Moments,
@@ -68,7 +71,7 @@ impl Series {
             self.shell = Shell { feedback, ..Shell::new(self.shell.quantity, self.shell.bucket_seconds) };
             self.model = Chosen::new(parameters.model.kind);
         }
-        with_model!(&mut self.model, model => self.shell.observe(model, time, value, samples, parameters))
+        with_model!(&mut self.model, model => self.shell.observe(&mut **model, time, value, samples, parameters))
     }
 
     /// The latest findings and what was called normal of them, in no particular order.
@@ -146,7 +149,13 @@ impl Series {
         fn of<M: Model>(_: &M) -> &'static [&'static str] {
             M::COMPONENTS
         }
-        with_model!(&self.model, model => of(model))
+        with_model!(&self.model, model => of(&**model))
+    }
+
+    /// Whether [`Series::job`] has something to hand out.
+    #[must_use]
+    pub fn is_due(&self) -> bool {
+        with_model!(&self.model, model => model.is_due())
     }
 
     /// The training that is due, once: to be done off the hot path. See [`Job`].
@@ -172,6 +181,7 @@ impl Shell {
             alerts: Refractory::default(),
             pages: Refractory::default(),
             incident: Incident::default(),
+            scores: None,
             records: Records::default(),
             timeline: Timeline::default(),
             moments: Moments::default(),
@@ -201,6 +211,7 @@ impl Shell {
             unlearnt: parameters.hold == Hold::Unlearnt,
         };
         let (evidence, memo) = model.judge(&observation, &circumstances);
+        self.keep_scores(parameters);
         let mut verdict = self.judge(model, &observation, &evidence, parameters);
         if self.is_finding(&evidence, &mut verdict, parameters) {
             let parts = model.parts(&observation, &evidence, &memo);
@@ -217,8 +228,21 @@ impl Shell {
         // What was called normal is learnt as such.
         let unspoken = self.unspoken_because != Some(Suppressed::Feedback) && self.unspoken.is_young(self.bucket_seconds);
         model.learn(&observation, &circumstances, &memo, unspoken || self.incident.is_young(self.bucket_seconds));
+        if let Some(scores) = self.scores.as_mut().filter(|_| !circumstances.unlearnt) {
+            scores.learn(evidence.score);
+        }
         self.seen = self.seen.saturating_add(1);
         verdict
+    }
+
+    /// A history of scores is kept while it decides.
+    fn keep_scores(&mut self, parameters: &Parameters) {
+        match parameters.model.contamination {
+            Contamination::Auto => self.scores = None,
+            Contamination::Share(_) => {
+                self.scores.get_or_insert_with(|| Box::new(Calibration::new()));
+            }
+        }
     }
 
     /// Steps left out between the last observation and `time`.
@@ -248,10 +272,11 @@ impl Shell {
         parameters: &Parameters,
     ) -> Verdict {
         let scale = self.scale();
+        let pressure = self.scores.as_ref().map_or(evidence.page, |scores| scores.surprise(evidence.score));
         let mut verdict = Verdict {
             point: evidence.point,
             alert: self.alerts.pass(evidence.alert, parameters.alert_refractory),
-            pressure: evidence.page,
+            pressure,
             surprises: evidence.surprises,
             ..Verdict::default()
         };
@@ -264,19 +289,19 @@ impl Shell {
             verdict.upper = evidence.reach.map(|reach| scale.observed(expected + reach).max(centre + margin).min(high));
         }
         let expected = evidence.expected.map(|expected| scale.observed(expected));
-        let news = self.is_news(evidence, evidence.page, parameters);
+        let news = self.is_news(pressure, parameters);
         verdict.suppressed = self.excluded(model, observation, expected, &verdict, news, parameters);
         if verdict.suppressed.is_none() && parameters.hold != Hold::No {
             verdict.suppressed = Some(Suppressed::Held);
         }
-        let page = if verdict.suppressed.is_none() { evidence.page } else { 0.0 };
+        let page = if verdict.suppressed.is_none() { pressure } else { 0.0 };
         verdict.page = self.pages.pass(page, parameters.page_refractory);
         verdict
     }
 
     /// Whether a page score is enough for a finding.
-    fn is_news(&self, evidence: &Evidence, page: f64, parameters: &Parameters) -> bool {
-        let threshold = evidence.threshold.unwrap_or(parameters.page_threshold);
+    fn is_news(&self, page: f64, parameters: &Parameters) -> bool {
+        let threshold = parameters.model.contamination.threshold().unwrap_or(parameters.page_threshold);
         self.seen >= self.needed && page > 0.0 && page >= threshold
     }
 
@@ -285,11 +310,11 @@ impl Shell {
         let worse = |page| self.incident.is_worse(page);
         if verdict.suppressed.is_some() {
             let pressure = verdict.pressure;
-            let told = self.is_news(evidence, pressure, parameters) && worse(pressure) && self.unspoken.is_worse(pressure);
+            let told = self.is_news(pressure, parameters) && worse(pressure) && self.unspoken.is_worse(pressure);
             verdict.suppressed = verdict.suppressed.filter(|_| told);
             return false;
         }
-        if self.is_news(evidence, verdict.page, parameters) && worse(verdict.page) {
+        if self.is_news(verdict.page, parameters) && worse(verdict.page) {
             return true;
         }
         // The hold is over and the series still abnormal.
@@ -413,7 +438,8 @@ impl Shell {
     /// Heap memory in bytes.
     fn heap(&self) -> usize {
         let feedback = self.feedback.as_ref().map_or(0, |feedback| size_of::<Feedback>() + feedback.heap());
-        self.timeline.heap() + self.moments.heap() + feedback
+        let scores = self.scores.as_ref().map_or(0, |_| size_of::<Calibration>());
+        self.timeline.heap() + self.moments.heap() + feedback + scores
     }
 
     /// Whether the value is far enough from what is usual.

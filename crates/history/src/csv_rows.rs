@@ -90,6 +90,11 @@ impl CsvRows {
         Ok((Self { path: path.to_owned(), first, rest, clock, values: (0..width).collect(), label: None }, columns))
     }
 
+    /// Bytes of the file that have been read.
+    pub(crate) fn position(&self) -> u64 {
+        self.rest.reader().position().byte()
+    }
+
     fn row(&mut self, record: &StringRecord) -> Result<Row, ReadError> {
         let (stamp, time) = match &mut self.clock {
             Clock::Column(column) => {

@@ -16,6 +16,7 @@ pub(crate) struct JsonRows {
     first: Option<Fields>,
     lines: BufReader<File>,
     line: u64,
+    position: u64,
     time: String,
     values: Vec<String>,
     label: Option<String>,
@@ -33,6 +34,7 @@ impl JsonRows {
             first: None,
             lines: BufReader::new(file),
             line: 0,
+            position: 0,
             time: String::new(),
             values: Vec::new(),
             label: None,
@@ -69,6 +71,11 @@ impl JsonRows {
         Ok((rows, values, unread))
     }
 
+    /// Bytes of the file that have been read.
+    pub(crate) fn position(&self) -> u64 {
+        self.position
+    }
+
     /// The next object of the file.
     fn object(&mut self) -> Result<Option<Fields>, ReadError> {
         let mut text = String::new();
@@ -76,6 +83,7 @@ impl JsonRows {
             text.clear();
             self.line += 1;
             let read = self.lines.read_line(&mut text).map_err(|e| ReadError::of_line(&self.path, self.line, &e))?;
+            self.position += read as u64;
             if read == 0 {
                 return Ok(None);
             }

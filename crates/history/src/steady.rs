@@ -33,6 +33,12 @@ impl<I: Iterator<Item = Result<Row, ReadError>>> Steady<I> {
     pub fn step(&self) -> f64 {
         self.step
     }
+
+    /// Where the rows come from.
+    #[must_use]
+    pub fn source(&self) -> &I {
+        &self.rows
+    }
 }
 
 /// The median of the steps between `times`.

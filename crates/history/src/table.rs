@@ -110,6 +110,15 @@ impl Table {
     pub fn unread(&self) -> &[String] {
         &self.unread
     }
+
+    /// Bytes of the file that have been read, to tell how far it is.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        match &self.rows {
+            Rows::Csv(rows) => rows.position(),
+            Rows::Json(rows) => rows.position(),
+        }
+    }
 }
 
 impl Iterator for Table {
@@ -200,6 +209,21 @@ mod tests {
         assert_eq!(columns, ["1", "2", "3"]);
         assert_eq!((rows[1].time, rows[1].values[0], rows[1].values[2]), (360.0, 3.0, 1.0));
         assert!(rows[1].values[1].is_nan());
+    }
+
+    #[test]
+    fn how_far_a_file_is_read_grows_to_its_length() {
+        for (name, text) in
+            [("a.csv", "time,value\n0,1\n60,2\n"), ("a.jsonl", "{\"time\":0,\"value\":1}\n{\"time\":60,\"value\":2}\n")]
+        {
+            let end = table(name, text, |path| {
+                let mut table = Table::open(path)?;
+                assert!(table.position() < text.len() as u64, "{name}");
+                assert_eq!(table.by_ref().count(), 2, "{name}");
+                Ok(table.position())
+            });
+            assert_eq!(end, Ok(text.len() as u64), "{name}");
+        }
     }
 
     #[test]

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 
 use detection::Parameters;
 use hashbrown::HashMap;
@@ -13,8 +15,11 @@ use super::config::Config;
 use super::group::{Closing, Found, Group, Key, Refusal};
 use super::joint;
 use super::rules::{Quieting, Rules};
+use super::training::{Desk, Trainings};
+use super::watch::Watch;
 use super::watermark::{Sources, Timing};
 use crate::model::{Anomaly, Entity, Environment, Measure, ServiceVersion, Signal, SourceId, UnixNanos};
+use crate::pipeline::Observer;
 
 /// What does not change while a detector runs.
 #[derive(Clone, Debug)]
@@ -29,15 +34,19 @@ pub(super) struct Settings {
     pub(super) rules: Arc<Rules>,
     /// In nanoseconds.
     pub(super) forget_after: u64,
-    /// Of this shard.
+    /// Of all shards together.
     pub(super) max_series: usize,
+    /// How many series they hold.
+    pub(super) held: Arc<AtomicUsize>,
     /// What is judged together.
     pub(super) joint: joint::Settings,
+    /// Who looks on.
+    pub(super) observer: Option<Arc<dyn Observer>>,
 }
 
 impl Settings {
-    /// Of one of `shards` shards.
-    pub(super) fn new(environment: &Environment, name: &str, config: &Config, shards: usize) -> Self {
+    /// One for all shards of a detector.
+    pub(super) fn new(environment: &Environment, name: &str, config: &Config) -> Self {
         let nanos = |d: crate::config::Duration| u64::try_from(d.get().as_nanos()).unwrap_or(u64::MAX);
         let timing = Timing {
             bucket: nanos(config.bucket).max(UnixNanos::SECOND),
@@ -52,8 +61,10 @@ impl Settings {
             min_samples: config.min_samples,
             rules: Arc::new(Rules::new(config)),
             forget_after: nanos(config.forget_after),
-            max_series: config.max_series.div_ceil(shards.max(1)),
+            max_series: config.max_series,
+            held: Arc::default(),
             joint: joint::Settings::new(config, timing.bucket),
+            observer: None,
         }
     }
 }
@@ -102,6 +113,8 @@ pub(super) struct Outcome {
     pub(super) forgotten: u64,
     /// What else happened, and how often.
     pub(super) events: joint::Events,
+    /// Newly trained models that took over.
+    pub(super) trained: u64,
 }
 
 /// The series of one shard.
@@ -114,10 +127,14 @@ pub(super) struct Core {
     pub(super) groups: HashMap<Key, Group>,
     /// Series judged together.
     pub(super) joint: joint::Stage,
+    /// Where models that are due are trained; without it, they are when they have to be.
+    pub(super) desk: Desk,
     /// How many series the groups have or may come to have.
     series: usize,
     /// The horizons at the last sweep: as long as none moves, nothing can be closed.
     swept: Vec<Option<u64>>,
+    /// History is being learnt: see [`Sources::horizon_in_history`].
+    in_history: bool,
 }
 
 impl Core {
@@ -130,14 +147,16 @@ impl Core {
             sources: Sources::default(),
             groups: HashMap::new(),
             joint: joint::Stage::default(),
+            desk: Desk::default(),
             series: 0,
             swept: Vec::new(),
+            in_history: false,
         }
     }
 
     /// Puts back what was saved.
     pub(super) fn restore(&mut self, key: Key, group: Group) {
-        self.series += key.kind.functions().len();
+        self.grow(key.kind.functions().len());
         self.groups.insert(key, group);
     }
 
@@ -145,6 +164,23 @@ impl Core {
     pub(super) fn resume(&mut self, now: UnixNanos) {
         self.now = now;
         self.sources.resume(now, &self.settings.timing);
+    }
+
+    /// History is being learnt from here on, or no longer.
+    pub(super) fn learn_history(&mut self, learns: bool) -> Outcome {
+        let mut outcome = Outcome::default();
+        self.in_history = learns;
+        self.swept.clear();
+        self.sweep(&mut outcome);
+        outcome
+    }
+
+    /// A replay has ended, and nothing is missing before `until`: closes what is complete by that.
+    pub(super) fn finish(&mut self, until: UnixNanos) -> Outcome {
+        let mut outcome = Outcome::default();
+        self.sources.finish(until);
+        self.sweep(&mut outcome);
+        outcome
     }
 
     /// Puts the sources into an order that does not depend on which came first.
@@ -202,10 +238,10 @@ impl Core {
                 if at < open_from {
                     return Err("late");
                 }
-                if self.series + needed > self.settings.max_series {
+                if self.settings.held.load(Relaxed) + needed > self.settings.max_series {
                     return Err("series_limit");
                 }
-                self.series += needed;
+                self.grow(needed);
                 outcome.added += needed as u64;
                 self.groups.entry(key.clone()).or_insert_with(|| Group::new(key.kind))
             }
@@ -220,10 +256,12 @@ impl Core {
     /// Closes all buckets that are complete.
     fn sweep(&mut self, outcome: &mut Outcome) {
         let settings = Arc::clone(&self.settings);
-        let horizons = self.sources.horizons(&settings.timing);
+        let horizons = self.sources.horizons(&settings.timing, self.in_history);
         if horizons == self.swept {
             return;
         }
+        let trainings = Trainings::new(&self.desk);
+        let finder = Finder { environment: &settings.environment, name: &settings.name, bucket: settings.timing.bucket };
         let closing = Closing {
             timing: &settings.timing,
             sources: &self.sources,
@@ -231,14 +269,19 @@ impl Core {
             min_samples: settings.min_samples,
             quieting: &self.quieting,
             all: settings.joint.enabled(),
+            trainings: &trainings,
+            watch: settings.observer.as_deref().map(|observer| Watch { observer, finder: &finder }),
         };
-        let finder = Finder { environment: &settings.environment, name: &settings.name, bucket: settings.timing.bucket };
         let keep = settings.forget_after / settings.timing.bucket;
         let mut judged = Found::default();
         let mut forgotten = 0;
         // Groups do not depend on each other, so it does not matter in which order they are closed.
         self.groups.retain(|key, group| {
-            let Some(horizon) = self.sources.horizon(group.sources(), &settings.timing) else { return true };
+            let horizon = match self.in_history {
+                true => self.sources.horizon_in_history(group.sources(), &settings.timing),
+                false => self.sources.horizon(group.sources(), &settings.timing),
+            };
+            let Some(horizon) = horizon else { return true };
             outcome.closed += group.close(key, horizon, &closing, &mut judged);
             self.joint.take(key, horizon, &judged.values, &settings.joint);
             outcome.anomalies.extend(judged.values.drain(..).filter_map(|j| finder.anomaly(key, &j)));
@@ -250,7 +293,8 @@ impl Core {
             alive
         });
         judged.suppressed.into_iter().for_each(|(event, times)| *outcome.events.entry(event).or_default() += times);
-        self.series = self.series.saturating_sub(forgotten);
+        outcome.trained += trainings.installed();
+        self.shrink(forgotten);
         outcome.forgotten += forgotten as u64;
         let mut joint = self.joint.judge(&finder, &settings.joint, &mut outcome.events);
         joint.retain(|anomaly| {
@@ -264,9 +308,25 @@ impl Core {
         self.swept = horizons;
     }
 
+    fn grow(&mut self, series: usize) {
+        self.series += series;
+        self.settings.held.fetch_add(series, Relaxed);
+    }
+
+    fn shrink(&mut self, series: usize) {
+        self.series = self.series.saturating_sub(series);
+        self.settings.held.fetch_sub(series, Relaxed);
+    }
+
     /// How many series there are or may come to be.
     pub(super) const fn series(&self) -> usize {
         self.series
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        self.settings.held.fetch_sub(self.series, Relaxed);
     }
 }
 

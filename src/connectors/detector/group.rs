@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::bucket::{Bucket, Covers, Function, Kind, Taken};
 use super::reading::Previous;
 use super::rules::{Applied, Quieting, Standing};
+use super::training::{Judge, Trainings};
+use super::watch::{Tracks, Watch};
 use super::watermark::{Sources, Timing};
 use crate::model::{Entity, Signal, UnixNanos};
 
@@ -51,6 +53,8 @@ pub(super) struct Group {
     /// The rules that apply to each series.
     #[serde(skip)]
     applied: Vec<Option<Box<Applied>>>,
+    #[serde(skip)]
+    tracks: Tracks,
 }
 
 /// Why a measure was not taken in.
@@ -73,6 +77,8 @@ pub(super) struct Closing<'a> {
     pub(super) quieting: &'a Quieting,
     /// Whether all values are handed on, or those with a finding only.
     pub(super) all: bool,
+    pub(super) trainings: &'a Trainings<'a>,
+    pub(super) watch: Option<Watch<'a>>,
 }
 
 /// What came of closing.
@@ -88,6 +94,7 @@ pub(super) struct Judged {
     pub(super) bucket: u64,
     pub(super) taken: Taken,
     pub(super) verdict: Verdict,
+    pub(super) judge: Judge,
 }
 
 impl Group {
@@ -103,6 +110,7 @@ impl Group {
             series: kind.functions().iter().map(|_| None).collect(),
             standings: Vec::new(),
             applied: Vec::new(),
+            tracks: Tracks::default(),
         }
     }
 
@@ -137,6 +145,11 @@ impl Group {
             *source = places.get(*source as usize).copied().unwrap_or(0);
         }
         self.sources.sort_unstable();
+    }
+
+    /// Memory of its series.
+    pub(super) fn bytes(&self) -> usize {
+        self.series.iter().flatten().map(|series| series.bytes()).sum()
     }
 
     /// The last bucket that had data.
@@ -225,7 +238,12 @@ impl Group {
         });
         let quiet = closing.quieting.quiet(applied, &key.entity.service, start, end);
         let parameters = closing.quieting.parameters(applied, quiet.as_ref(), closing.parameters);
-        let verdict = series.observe(start.secs_f64(), taken.value, taken.samples, &parameters);
+        let observe = |series: &mut Series| series.observe(start.secs_f64(), taken.value, taken.samples, &parameters);
+        let verdict = closing.trainings.watch(series, observe);
+        if let Some(watch) = &closing.watch {
+            let judged = (&verdict, series.state(), parameters.page_threshold);
+            watch.judged(&mut self.tracks, key, at, &taken, judged);
+        }
         self.standings.resize_with(key.kind.functions().len(), Standing::default);
         if let Some(standing) = self.standings.get_mut(place) {
             standing.follow(at, &taken, &verdict, series.in_incident());
@@ -241,7 +259,7 @@ impl Group {
             *found.suppressed.entry(event).or_default() += 1;
         }
         if closing.all || verdict.finding.is_some() {
-            found.values.push(Judged { bucket: at, taken, verdict });
+            found.values.push(Judged { bucket: at, taken, verdict, judge: Judge::of(series) });
         }
     }
 }

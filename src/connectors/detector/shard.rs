@@ -26,6 +26,10 @@ pub(super) enum Command {
     Tick(UnixNanos),
     /// Somebody asks or tells something.
     Ask(Arc<Request>, mpsc::Sender<Part>),
+    /// History is learnt.
+    Live,
+    /// A replay has ended; nothing before this moment is missing.
+    Finish(UnixNanos),
 }
 
 /// What a shard tells.
@@ -46,6 +50,8 @@ pub(super) struct Shared {
     pub(super) reports: mpsc::Sender<Report>,
     /// The series limit is worth one warning.
     pub(super) warned: Arc<Once>,
+    /// What lies before is history: learnt, not reported.
+    pub(super) live_from: UnixNanos,
 }
 
 /// Starts the thread of one shard. It ends when its commands do, or when nobody listens to its reports.
@@ -82,6 +88,8 @@ fn run(number: usize, mut core: Core, mut commands: mpsc::Receiver<Command>, sha
             }
             // Whoever asked may have gone away.
             Command::Ask(request, answer) => drop(answer.try_send(rules::answer(&mut core, &request))),
+            Command::Live => report(core.learn_history(false), shared)?,
+            Command::Finish(until) => report(core.finish(until), shared)?,
         }
     }
     let sources = state::encode(&mut core, |chunk| shared.reports.blocking_send(Report::Chunk(chunk)))?;
@@ -89,15 +97,19 @@ fn run(number: usize, mut core: Core, mut commands: mpsc::Receiver<Command>, sha
 }
 
 fn report(outcome: Outcome, shared: &Shared) -> Result<(), Unheard> {
-    let Outcome { anomalies, dropped, closed, added, forgotten, events } = outcome;
-    let found = anomalies.len() as u64;
+    let Outcome { mut anomalies, dropped, closed, added, forgotten, events, trained } = outcome;
+    let all = anomalies.len();
+    anomalies.retain(|anomaly| anomaly.window.start >= shared.live_from);
+    let (found, in_history) = (anomalies.len() as u64, (all - anomalies.len()) as u64);
     let late = dropped.get("late").copied().unwrap_or(0);
     for (event, times) in [
         ("late_observations", late),
         ("buckets_closed", closed),
         ("series_added", added),
         ("series_forgotten", forgotten),
+        ("models_trained", trained),
         ("anomalies", found),
+        ("in_history", in_history),
     ]
     .into_iter()
     .chain(events)

@@ -17,8 +17,12 @@ const RECALL_WITHIN: [(f64, f64, f64); 2] = [(0.06, 0.45, 0.55), (0.11, 0.58, 0.
 /// Scores every CSV below `folder`; `name` stands before each measure.
 pub(crate) fn run(folder: &Path, name: &str, bench: &mut Bench) -> Result<Vec<Measure>, String> {
     let files = files_below(folder, ".csv")?;
+    if files.is_empty() {
+        return Err(format!("{}: no CSV files", folder.display()));
+    }
     let bar = bench.progress(name, files.len());
     let (mut detector, mut random, mut time_of_day) = (Events::default(), Events::default(), Events::default());
+    let mut findings = Events::default();
     for (number, path) in files.iter().enumerate() {
         let file = path.file_name().unwrap_or_default();
         bar.set_message(file.to_string_lossy().into_owned());
@@ -30,6 +34,7 @@ pub(crate) fn run(folder: &Path, name: &str, bench: &mut Bench) -> Result<Vec<Me
         {
             events.add(&rows.times, &rows.labels, &scores.page);
         }
+        findings.add(&rows.times, &rows.labels, &judged.findings);
         let scores = judged.point.iter().zip(&judged.detector.alert).zip(&judged.detector.page);
         let lines = rows.stamps.iter().zip(&rows.values).zip(scores);
         let lines =
@@ -39,9 +44,6 @@ pub(crate) fn run(folder: &Path, name: &str, bench: &mut Bench) -> Result<Vec<Me
         bar.inc(1);
     }
     bar.finish_and_clear();
-    if detector.count() == 0 {
-        return Err(format!("{}: {} CSV files, and no labelled event in them", folder.display(), files.len()));
-    }
 
     let threshold = bench.parameters.page_threshold;
     let at_default = detector.at(threshold);
@@ -65,5 +67,14 @@ pub(crate) fn run(folder: &Path, name: &str, bench: &mut Bench) -> Result<Vec<Me
         let measure = Measure::new(name, Better::Higher, 3).target(floor, wanted);
         measures.push(measure.of(recall(&detector)).beside(recall(&random), recall(&time_of_day)));
     }
+    let reported = findings.at(threshold);
+    let of = |what: &str, better, decimals, value: f64| {
+        Measure::new(format!("{name}, findings (after warm-up, once per incident): {what}"), better, decimals).of(value)
+    };
+    measures.extend([
+        of("recall", Better::Higher, 3, reported.recall),
+        of("false alarms per series-day", Better::Lower, 4, reported.false_alarms),
+        of("precision", Better::Higher, 3, reported.precision),
+    ]);
     Ok(measures)
 }

@@ -1,11 +1,11 @@
 //! The Numenta Anomaly Benchmark, in its own layout.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use history::seconds;
 use serde_json::Value;
 
-use super::{Bench, field};
+use super::{Bench, field, files_below};
 use crate::nab::{self, File, PROFILES};
 use crate::series::{Judged, Rows, judge};
 use crate::table::{Better, Measure};
@@ -60,6 +60,56 @@ pub(crate) fn run(folder: &Path, bench: &mut Bench) -> Result<Vec<Measure>, Stri
         measures.push(Measure::new(name, Better::Higher, 2).of(score));
     }
     Ok(measures)
+}
+
+/// Scores what another detector said, in the layout of the benchmark's own results: in `results` one
+/// `<category>/<anything>_<file>.csv` for each file, with the column `anomaly_score`.
+pub(crate) fn others(folder: &Path, results: &Path, name: &str) -> Result<Vec<Measure>, String> {
+    let windows = windows(&folder.join("labels").join("combined_windows.json"))?;
+    let found = files_below(results, ".csv")?;
+    let mut files = Vec::new();
+    for (data, windows) in &windows {
+        let rows = Rows::read(&folder.join("data").join(data), false)?;
+        let path = result_of(data, &found).ok_or_else(|| format!("{}: no results for `{data}`", results.display()))?;
+        let scores = anomaly_scores(path)?;
+        files.push(File::new(&rows.times, &scores, windows).map_err(|e| format!("{}: {e}", path.display()))?);
+    }
+    let mut measures = Vec::new();
+    for profile in &PROFILES {
+        let (threshold, best) = nab::best(&files, profile);
+        let of =
+            |how: &str, score: f64| Measure::new(format!("{name}: NAB {}, {how}", profile.name), Better::Higher, 2).of(score);
+        measures.push(of(&format!("best threshold ({threshold:.4})"), best));
+        measures.push(of("thresholds left-one-file-out", nab::leave_one_out(&files, profile)));
+    }
+    Ok(measures)
+}
+
+/// The file of results for `data`, which is `<category>/<file>`.
+fn result_of<'a>(data: &str, found: &'a [PathBuf]) -> Option<&'a PathBuf> {
+    let (category, file) = data.rsplit_once('/')?;
+    let is_of = |path: &&PathBuf| {
+        let folder = path.parent().and_then(Path::file_name);
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        folder.is_some_and(|folder| folder == category) && (name == file || name.ends_with(&format!("_{file}")))
+    };
+    found.iter().find(is_of)
+}
+
+fn anomaly_scores(path: &Path) -> Result<Vec<f64>, String> {
+    let wrong = |what: &dyn std::fmt::Display| format!("{}: {what}", path.display());
+    let mut reader = csv::Reader::from_path(path).map_err(|e| wrong(&e))?;
+    let names = reader.headers().map_err(|e| wrong(&e))?;
+    let column = names.iter().position(|name| name.trim() == "anomaly_score");
+    let column = column.ok_or_else(|| wrong(&"no column `anomaly_score`"))?;
+    let mut scores = Vec::new();
+    for record in reader.records() {
+        let record = record.map_err(|e| wrong(&e))?;
+        let score = record.get(column).and_then(|score| score.trim().parse().ok()).filter(|score: &f64| !score.is_nan());
+        let line = record.position().map_or(0, csv::Position::line);
+        scores.push(score.ok_or_else(|| format!("{}:{line}: no number in `anomaly_score`", path.display()))?);
+    }
+    Ok(scores)
 }
 
 /// Windows of one file: first and last time, Unix seconds.
