@@ -40,7 +40,8 @@ impl Counts {
 struct Inner {
     kinds: Vec<(PayloadKind, Counts)>,
     events: BTreeMap<&'static str, u64>,
-    levels: BTreeMap<&'static str, f64>,
+    gauges: BTreeMap<&'static str, f64>,
+    levels: BTreeMap<usize, BTreeMap<&'static str, u64>>,
 }
 
 /// The counters of one component. One short lock per batch, so a snapshot always balances.
@@ -94,14 +95,29 @@ impl Counters {
     }
 
     /// Shows something that goes up and down: `alert_threshold`, `incidents_open`...
-    pub fn level(&self, name: &'static str, value: f64) {
-        self.lock().levels.insert(name, value);
+    pub fn gauge(&self, name: &'static str, value: f64) {
+        self.lock().gauges.insert(name, value);
     }
 
     /// What goes up and down, as of now.
     #[must_use]
-    pub fn levels(&self) -> BTreeMap<&'static str, f64> {
-        self.lock().levels.clone()
+    pub fn gauges(&self) -> BTreeMap<&'static str, f64> {
+        self.lock().gauges.clone()
+    }
+
+    /// Sets how many things there are of each kind in `part` of the component; the parts of a component add up.
+    pub fn levels(&self, part: usize, levels: BTreeMap<&'static str, u64>) {
+        self.lock().levels.insert(part, levels);
+    }
+
+    /// How many things there are of each kind, in all parts together.
+    #[must_use]
+    pub fn all_levels(&self) -> BTreeMap<&'static str, u64> {
+        let mut all = BTreeMap::new();
+        for (kind, count) in self.lock().levels.values().flatten() {
+            *all.entry(*kind).or_default() += count;
+        }
+        all
     }
 
     /// The counts as of now, per payload kind.

@@ -12,11 +12,19 @@ use hashbrown::HashMap;
 use super::anomaly::{self, Finder};
 use super::bucket::{Bucket, Kind};
 use super::config::Config;
-use super::group::{Closing, Group, Judged, Key, Refusal};
+use super::group::{Closing, Found, Group, Key, Refusal};
 use super::joint;
-use super::merge::Found;
+use super::merge;
+use super::rules::{Quieting, Rules};
+use super::training::{Desk, Trainings};
+use super::watch::Watch;
 use super::watermark::{Sources, Timing};
-use crate::model::{Call, Entity, Environment, Measure, Signal, SourceId, UnixNanos};
+use crate::model::{Call, Entity, Environment, Measure, ServiceVersion, Signal, SourceId, UnixNanos};
+use crate::pipeline::Observer;
+
+/// A feed of sparse data may reach over days: so many buckets of it are opened at once, which is far below how many
+/// may be open.
+const AT_ONCE: u64 = 256;
 
 /// What does not change while a detector runs.
 #[derive(Clone, Debug)]
@@ -27,6 +35,8 @@ pub(super) struct Settings {
     pub(super) timing: Timing,
     pub(super) parameters: Parameters,
     pub(super) min_samples: f64,
+    /// What keeps findings from being told.
+    pub(super) rules: Arc<Rules>,
     /// In nanoseconds.
     pub(super) forget_after: u64,
     /// Of all shards together.
@@ -35,6 +45,8 @@ pub(super) struct Settings {
     pub(super) held: Arc<AtomicUsize>,
     /// What is judged together.
     pub(super) joint: joint::Settings,
+    /// Who looks on.
+    pub(super) observer: Option<Arc<dyn Observer>>,
 }
 
 impl Settings {
@@ -52,10 +64,12 @@ impl Settings {
             timing,
             parameters: config.parameters(),
             min_samples: config.min_samples,
+            rules: Arc::new(Rules::new(config)),
             forget_after: nanos(config.forget_after),
             max_series: config.max_series,
             held: Arc::default(),
             joint: joint::Settings::new(config, timing.bucket),
+            observer: None,
         }
     }
 }
@@ -84,6 +98,8 @@ pub(super) struct Feed {
     pub(super) newest: UnixNanos,
     /// The buckets that had data, ascending.
     pub(super) buckets: Arc<[u64]>,
+    /// Versions of services that were seen, by all shards alike.
+    pub(super) versions: Arc<[ServiceVersion]>,
     pub(super) items: Vec<Item>,
     /// Which services were seen calling which; one shard passes it on.
     pub(super) calls: Vec<Call>,
@@ -93,7 +109,7 @@ pub(super) struct Feed {
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
     /// What is told on.
-    pub(super) found: Found,
+    pub(super) found: merge::Found,
     /// Records that were not taken in, by reason.
     pub(super) dropped: BTreeMap<&'static str, u64>,
     /// Buckets with data that were closed.
@@ -104,6 +120,8 @@ pub(super) struct Outcome {
     pub(super) forgotten: u64,
     /// What else happened, and how often.
     pub(super) events: joint::Events,
+    /// Newly trained models that took over.
+    pub(super) trained: u64,
 }
 
 /// The series of one shard.
@@ -112,26 +130,34 @@ pub(super) struct Core {
     pub(super) settings: Arc<Settings>,
     pub(super) now: UnixNanos,
     pub(super) sources: Sources,
+    pub(super) quieting: Quieting,
     pub(super) groups: HashMap<Key, Group>,
     /// Series judged together.
     pub(super) joint: joint::Stage,
+    /// Where models that are due are trained; without it, they are when they have to be.
+    pub(super) desk: Desk,
     /// How many series the groups have or may come to have.
     series: usize,
     /// The horizons at the last sweep: as long as none moves, nothing can be closed.
     swept: Vec<Option<u64>>,
+    /// History is being learnt: see [`Sources::horizon_in_history`].
+    in_history: bool,
 }
 
 impl Core {
     /// A core that has seen nothing, at `now`.
     pub(super) fn new(settings: Arc<Settings>, now: UnixNanos) -> Self {
         Self {
+            quieting: Quieting::new(Arc::clone(&settings.rules)),
             settings,
             now,
             sources: Sources::default(),
             groups: HashMap::new(),
             joint: joint::Stage::default(),
+            desk: Desk::default(),
             series: 0,
             swept: Vec::new(),
+            in_history: false,
         }
     }
 
@@ -145,6 +171,23 @@ impl Core {
     pub(super) fn resume(&mut self, now: UnixNanos) {
         self.now = now;
         self.sources.resume(now, &self.settings.timing);
+    }
+
+    /// History is being learnt from here on, or no longer.
+    pub(super) fn learn_history(&mut self, learns: bool) -> Outcome {
+        let mut outcome = Outcome::default();
+        self.in_history = learns;
+        self.swept.clear();
+        self.sweep(&mut outcome);
+        outcome
+    }
+
+    /// A replay has ended, and nothing is missing before `until`: closes what is complete by that.
+    pub(super) fn finish(&mut self, until: UnixNanos) -> Outcome {
+        let mut outcome = Outcome::default();
+        self.sources.finish(until);
+        self.sweep(&mut outcome);
+        outcome
     }
 
     /// Puts the sources into an order that does not depend on which came first.
@@ -161,17 +204,32 @@ impl Core {
         let mut outcome = Outcome::default();
         outcome.found.calls = feed.calls;
         let timing = self.settings.timing;
+        self.quieting.note(&feed.versions);
         let place = self.sources.place(&feed.source, feed.signal, self.now);
         let source = u32::try_from(place).unwrap_or(u32::MAX);
-        let open_from = self.sources.horizon(&[source], &timing).unwrap_or(0);
-        for item in feed.items {
-            let records = item.records;
-            if let Err(reason) = self.take(source, feed.signal, item, open_from, &mut outcome) {
-                *outcome.dropped.entry(reason).or_default() += records;
-            }
+        let Feed { signal, newest, buckets, mut items, .. } = feed;
+        let long = buckets.first().zip(buckets.last()).is_some_and(|(first, last)| last - first >= AT_ONCE);
+        if long {
+            items.sort_by_key(|item| item.time);
         }
-        self.sources.advance(place, feed.newest, &feed.buckets, self.now, &timing);
-        self.sweep(&mut outcome);
+        let mut items = items.into_iter().peekable();
+        let mut rest: &[u64] = &buckets;
+        while let Some(first) = rest.first() {
+            // All shards are fed the same buckets, so all of them divide alike.
+            let (part, after) = rest.split_at(rest.partition_point(|bucket| bucket - first < AT_ONCE));
+            let end = part.last().map_or(0, |last| (last + 1).saturating_mul(timing.bucket));
+            let open_from = self.sources.horizon(&[source], &timing).unwrap_or(0);
+            while let Some(item) = items.next_if(|item| after.is_empty() || item.time.0 < end) {
+                let records = item.records;
+                if let Err(reason) = self.take(source, signal, item, open_from, &mut outcome) {
+                    *outcome.dropped.entry(reason).or_default() += records;
+                }
+            }
+            let newest = if after.is_empty() { newest } else { newest.min(UnixNanos(end - 1)) };
+            self.sources.advance(place, newest, part, self.now, &timing);
+            self.sweep(&mut outcome);
+            rest = after;
+        }
         outcome
     }
 
@@ -220,29 +278,37 @@ impl Core {
     /// Closes all buckets that are complete.
     fn sweep(&mut self, outcome: &mut Outcome) {
         let settings = Arc::clone(&self.settings);
-        let horizons = self.sources.horizons(&settings.timing);
+        let horizons = self.sources.horizons(&settings.timing, self.in_history);
         let until = horizons.iter().flatten().min();
         outcome.found.until = until.map(|bucket| UnixNanos(bucket.saturating_mul(settings.timing.bucket)));
         if horizons == self.swept {
             return;
         }
+        let trainings = Trainings::new(&self.desk);
+        let finder = Finder { environment: &settings.environment, name: &settings.name, bucket: settings.timing.bucket };
         let closing = Closing {
             timing: &settings.timing,
             sources: &self.sources,
             parameters: &settings.parameters,
             min_samples: settings.min_samples,
+            quieting: &self.quieting,
             all: settings.joint.enabled(),
+            trainings: &trainings,
+            watch: settings.observer.as_deref().map(|observer| Watch { observer, finder: &finder }),
         };
-        let finder = Finder { environment: &settings.environment, name: &settings.name, bucket: settings.timing.bucket };
         let keep = settings.forget_after / settings.timing.bucket;
-        let mut judged: Vec<Judged> = Vec::new();
+        let mut judged = Found::default();
         let mut forgotten = 0;
         // Groups do not depend on each other, so it does not matter in which order they are closed.
         self.groups.retain(|key, group| {
-            let Some(horizon) = self.sources.horizon(group.sources(), &settings.timing) else { return true };
+            let horizon = match self.in_history {
+                true => self.sources.horizon_in_history(group.sources(), &settings.timing),
+                false => self.sources.horizon(group.sources(), &settings.timing),
+            };
+            let Some(horizon) = horizon else { return true };
             outcome.closed += group.close(key, horizon, &closing, &mut judged);
-            self.joint.take(key, horizon, &judged, &settings.joint);
-            for judged in judged.drain(..) {
+            self.joint.take(key, horizon, &judged.values, &settings.joint);
+            for judged in judged.values.drain(..) {
                 let found = &mut outcome.found;
                 if let Some(anomaly) = finder.anomaly(key, &judged) {
                     found.anomalies.push(anomaly);
@@ -257,9 +323,18 @@ impl Core {
             }
             alive
         });
+        outcome.trained += trainings.installed();
+        judged.suppressed.into_iter().for_each(|(event, times)| *outcome.events.entry(event).or_default() += times);
         self.shrink(forgotten);
         outcome.forgotten += forgotten as u64;
-        outcome.found.anomalies.extend(self.joint.judge(&finder, &settings.joint, &mut outcome.events));
+        let mut joint = self.joint.judge(&finder, &settings.joint, &mut outcome.events);
+        joint.retain(|anomaly| {
+            let quiet = self.quieting.quiet_about(anomaly);
+            quiet.iter().for_each(|quiet| *outcome.events.entry(quiet.because.event()).or_default() += 1);
+            quiet.is_none()
+        });
+        outcome.found.anomalies.extend(joint);
+        outcome.found.anomalies.iter_mut().for_each(|anomaly| self.quieting.annotate(anomaly));
         self.swept = horizons;
     }
 

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use super::bucket::Kind;
 use super::core::{Feed, Item, shard_of};
 use super::points::{self, Names};
-use crate::model::{Batch, Environment, Observation, Observations, Payload, Signal, SourceId, Telemetry, UnixNanos};
+use crate::model::{
+    Batch, Environment, Observation, Observations, Payload, ServiceVersion, Signal, SourceId, Telemetry, UnixNanos,
+};
 
 /// What is further ahead of the clock than this is not believed.
 const AHEAD: u64 = 3600 * UnixNanos::SECOND;
@@ -19,6 +21,14 @@ pub(super) struct Intake {
     /// Nanoseconds.
     bucket: u64,
     names: Names,
+}
+
+/// What a payload says about itself.
+struct Origin<'a> {
+    source: &'a SourceId,
+    signal: Signal,
+    newest: UnixNanos,
+    versions: Vec<ServiceVersion>,
 }
 
 /// One payload, divided.
@@ -41,8 +51,9 @@ impl Intake {
         let records = payload.len() as u64;
         match payload {
             Payload::Observations(o) if o.environment == self.environment => {
-                let Observations { source, signal, items, newest, calls, .. } = Arc::unwrap_or_clone(o);
-                self.feed(&source, signal, newest, items.into_iter().map(item), now, &mut divided);
+                let Observations { source, signal, items, newest, versions, calls, .. } = Arc::unwrap_or_clone(o);
+                let from = Origin { source: &source, signal, newest, versions };
+                self.feed(from, items.into_iter().map(item), now, &mut divided);
                 if let Some(first) = divided.feeds.first_mut() {
                     first.calls = calls;
                 }
@@ -58,7 +69,8 @@ impl Intake {
                         divided.dropped.insert(reason, points);
                     }
                 }
-                self.feed(source, Signal::Metrics, UnixNanos(0), measured.items.into_iter(), now, &mut divided);
+                let from = Origin { source, signal: Signal::Metrics, newest: UnixNanos(0), versions: measured.versions };
+                self.feed(from, measured.items.into_iter(), now, &mut divided);
             }
             Payload::Anomalies(_) => {
                 divided.dropped.insert("not_measured", records);
@@ -70,16 +82,11 @@ impl Intake {
         divided
     }
 
-    fn feed(
-        &self,
-        source: &SourceId,
-        signal: Signal,
-        newest: UnixNanos,
-        items: impl Iterator<Item = Item>,
-        now: UnixNanos,
-        divided: &mut Divided,
-    ) {
+    fn feed(&self, origin: Origin<'_>, items: impl Iterator<Item = Item>, now: UnixNanos, divided: &mut Divided) {
+        let Origin { source, signal, newest, mut versions } = origin;
         let last = now.plus(AHEAD);
+        // What is not believed of event time is not believed of versions.
+        versions.retain(|version| version.last <= last);
         // Who does not say how far event time has come is believed by the items.
         let said = newest > UnixNanos(0) && newest <= last;
         let mut newest = if said { newest } else { UnixNanos(0) };
@@ -108,6 +115,7 @@ impl Intake {
         }
         buckets.insert(newest.0 / self.bucket);
         let buckets: Arc<[u64]> = buckets.into_iter().collect();
+        let versions: Arc<[ServiceVersion]> = versions.into();
         // Every shard is told how far event time has come, also those that get no items.
         divided.feeds = shards
             .into_iter()
@@ -116,6 +124,7 @@ impl Intake {
                 signal,
                 newest,
                 buckets: Arc::clone(&buckets),
+                versions: Arc::clone(&versions),
                 items,
                 calls: Vec::new(),
             })

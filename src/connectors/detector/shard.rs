@@ -7,29 +7,30 @@ use tokio::sync::mpsc;
 
 use super::core::{Core, Feed, Outcome};
 use super::merge::Found;
+use super::rules::{self, Part, Request};
 use super::state;
-use super::watermark::Sources;
 use crate::model::UnixNanos;
 use crate::pipeline::{Counters, Flight};
 
 /// Feeds that wait in front of a shard before the detector's input waits.
 const QUEUE: usize = 64;
 
-/// What a shard is told.
-#[derive(Debug)]
-pub(super) struct Command {
-    /// The same for all shards' shares of a command.
-    pub(super) number: u64,
-    pub(super) what: What,
-}
+/// The series in each state are counted once in this many nanoseconds.
+const COUNTED: u64 = 15 * UnixNanos::SECOND;
 
-/// What a shard is to do.
+/// What a shard is told. Every command goes to all shards, in one and the same order.
 #[derive(Debug)]
-pub(super) enum What {
+pub(super) enum Command {
     /// Take this in.
     Feed(Feed, Flight),
     /// The clock shows this.
     Tick(UnixNanos),
+    /// History is learnt.
+    Live,
+    /// A replay has ended; nothing before this moment is missing.
+    Finish(UnixNanos),
+    /// Somebody asks or tells something.
+    Ask(Arc<Request>, mpsc::Sender<Part>),
 }
 
 /// What a shard tells.
@@ -40,7 +41,7 @@ pub(super) enum Report {
     /// A part of its state, at its end.
     Chunk(Vec<u8>),
     /// It has ended, and told all of its state.
-    Ended(Sources),
+    Ended(state::Shared),
 }
 
 /// What all shards of a detector share.
@@ -50,6 +51,8 @@ pub(super) struct Shared {
     pub(super) reports: mpsc::Sender<Report>,
     /// The series limit is worth one warning.
     pub(super) warned: Arc<Once>,
+    /// What lies before is history: learnt, not reported.
+    pub(super) live_from: UnixNanos,
 }
 
 /// Starts the thread of one shard. It ends when its commands do, or when nobody listens to its reports.
@@ -65,9 +68,12 @@ pub(super) fn start(number: usize, core: Core, shared: Shared) -> std::io::Resul
 type Unheard = mpsc::error::SendError<Report>;
 
 fn run(shard: usize, mut core: Core, mut commands: mpsc::Receiver<Command>, shared: &Shared) -> Result<(), Unheard> {
-    while let Some(Command { number: command, what }) = commands.blocking_recv() {
-        let outcome = match what {
-            What::Feed(feed, mut flight) => {
+    let mut counted = 0;
+    // All shards are told the same commands in the same order, so they number them alike.
+    let mut number = 0;
+    while let Some(command) = commands.blocking_recv() {
+        let outcome = match command {
+            Command::Feed(feed, mut flight) => {
                 let outcome = core.observe(feed);
                 for (&reason, &records) in &outcome.dropped {
                     flight.dropped(records, reason);
@@ -76,25 +82,52 @@ fn run(shard: usize, mut core: Core, mut commands: mpsc::Receiver<Command>, shar
                 warn_once(&core, &outcome.dropped, shared);
                 outcome
             }
-            What::Tick(now) => core.tick(now),
+            Command::Live => core.learn_history(false),
+            Command::Finish(until) => core.finish(until),
+            Command::Tick(now) => {
+                if now.0 / COUNTED != counted {
+                    counted = now.0 / COUNTED;
+                    shared.counters.levels(shard, rules::count(&core));
+                }
+                core.tick(now)
+            }
+            Command::Ask(request, answer) => {
+                // Whoever asked may have gone away.
+                drop(answer.try_send(rules::answer(&mut core, &request)));
+                continue;
+            }
         };
-        count(&outcome, shared);
-        shared.reports.blocking_send(Report::Found { shard, command, found: outcome.found })?;
+        let found = report(outcome, shared);
+        shared.reports.blocking_send(Report::Found { shard, command: number, found })?;
+        number += 1;
     }
     let sources = state::encode(&mut core, |chunk| shared.reports.blocking_send(Report::Chunk(chunk)))?;
     shared.reports.blocking_send(Report::Ended(sources))
 }
 
-fn count(outcome: &Outcome, shared: &Shared) {
-    let Outcome { dropped, closed, added, forgotten, events, .. } = outcome;
+/// Counts what came of a command; what is to be told of it.
+fn report(outcome: Outcome, shared: &Shared) -> Found {
+    let Outcome { mut found, dropped, closed, added, forgotten, events, trained } = outcome;
+    let all = found.anomalies.len();
+    found.anomalies.retain(|anomaly| anomaly.window.start >= shared.live_from);
+    let in_history = (all - found.anomalies.len()) as u64;
     let late = dropped.get("late").copied().unwrap_or(0);
-    let own =
-        [("late_observations", late), ("buckets_closed", *closed), ("series_added", *added), ("series_forgotten", *forgotten)];
-    for (event, times) in own.into_iter().chain(events.iter().map(|(event, times)| (*event, *times))) {
+    for (event, times) in [
+        ("late_observations", late),
+        ("buckets_closed", closed),
+        ("series_added", added),
+        ("series_forgotten", forgotten),
+        ("models_trained", trained),
+        ("in_history", in_history),
+    ]
+    .into_iter()
+    .chain(events)
+    {
         if times > 0 {
             shared.counters.event(event, times);
         }
     }
+    found
 }
 
 fn warn_once(core: &Core, dropped: &BTreeMap<&'static str, u64>, shared: &Shared) {
