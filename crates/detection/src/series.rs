@@ -190,7 +190,7 @@ impl Shell {
         let page = if large { evidence.page } else { 0.0 };
         let mut verdict = Verdict {
             point: evidence.point,
-            alert: self.alerts.pass(evidence.alert, parameters.alert_refractory),
+            alert: self.alerts.pass_wearily(evidence.alert, parameters.alert_refractory, parameters.alert_threshold),
             page: self.pages.pass(page, parameters.page_refractory),
             surprises: evidence.surprises,
             ..Verdict::default()

@@ -17,7 +17,7 @@ const AT_DEFAULT: (f64, f64) = (70.0, 73.0);
 /// NAB wants scores in 0 to 1: a written score of 1 is an alert score of 20 and more.
 const SCALE: f64 = 20.0;
 /// The threshold of the alert score that is shipped as default.
-pub(crate) const ALERT_THRESHOLD: f64 = 1.5;
+pub(crate) const ALERT_THRESHOLD: f64 = 1.4;
 
 /// Scores `folder`, which holds `data/` and `labels/`.
 pub(crate) fn run(folder: &Path, bench: &mut Bench) -> Result<Vec<Measure>, String> {
