@@ -3,18 +3,22 @@
 //! A component knows its own folder, `crate::model` and what is exported here. It never imports another
 //! component: what two of them share travels as a [`crate::model::Payload`] over an [`Edge`](edge::Edge).
 
+mod ask;
 mod clock;
 mod component;
 mod counters;
 mod edge;
 mod graph;
+mod history;
 mod id;
+mod observer;
 mod registry;
 mod run;
 mod spec;
 #[cfg(test)]
 mod test_components;
 
+pub use ask::{Desk, Question, Refusal, RefusalKind};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use component::{
     BuildError, Class, ComponentError, Connector, Context, Exporter, Factory, Instance, Make, MakeReceivers, Problem, Processed,
@@ -23,7 +27,9 @@ pub use component::{
 pub use counters::{Counters, Counts, Flight};
 pub use edge::{Delivery, Edge, Input, Output, Outputs, Refused};
 pub use graph::{GraphProblem, Plan, Used, plan};
+pub use history::{History, Progress, Span};
 pub use id::ComponentId;
+pub use observer::{Judgement, Observer, Track, Watched};
 pub use registry::{ComponentInfo, Health, Registry, Status};
 pub use run::{Drained, Running, StartError, start};
 pub use spec::{EnvironmentSpec, PipelineKind, PipelineSpec};

@@ -46,6 +46,7 @@ pub fn families(registry: &Registry) -> Vec<Family> {
     let mut in_flight = gauge("anomalyd_component_in_flight", "records taken in and neither handed on nor given up yet");
     let mut events = counter("anomalyd_component_events", "other things that a component counts");
     let mut status = gauge("anomalyd_component_status", "1 for the state that a component is in");
+    let mut levels = gauge("anomalyd_component_series", "series that a detector has, by the state that they are in");
     for component in registry.all() {
         for (kind, counts) in component.counters.snapshot() {
             let labels = |more: Option<(&'static str, String)>| {
@@ -67,11 +68,30 @@ pub fn families(registry: &Registry) -> Vec<Family> {
             labels.push(("event", event.to_owned()));
             events.samples.push(Sample { labels, value });
         }
+        for (state, value) in component.counters.all_levels() {
+            let mut labels = base_labels(&component);
+            labels.push(("state", state.to_owned()));
+            levels.samples.push(Sample { labels, value });
+        }
         let mut labels = base_labels(&component);
         labels.push(("status", component.health.get().name().to_owned()));
         status.samples.push(Sample { labels, value: 1 });
     }
+    let mut asked = gauge("anomalyd_history_seconds", "how much history an environment learns before it goes live, seconds");
+    let mut read = gauge("anomalyd_history_read_seconds", "how much of that history has been read, seconds");
+    for (environment, history) in registry.histories() {
+        let Some(progress) = history.progress() else { continue };
+        let seconds = |to: crate::model::UnixNanos| to.secs().saturating_sub(progress.span.from.secs());
+        let sample = |value| Sample { labels: vec![("environment", environment.to_string())], value };
+        asked.samples.push(sample(seconds(progress.span.until)));
+        let until = progress.span.until;
+        read.samples.push(sample(seconds(if progress.done { until } else { progress.reached.min(until) })));
+    }
     let mut all = vec![received, sent, refused, dropped, in_flight, events, status];
+    all.extend([asked, read].into_iter().filter(|family| !family.samples.is_empty()));
+    if !levels.samples.is_empty() {
+        all.push(levels);
+    }
     all.extend(resident_memory().map(|bytes| Family {
         samples: vec![Sample { labels: Vec::new(), value: bytes }],
         ..gauge("process_resident_memory_bytes", "memory of the process that is in use, bytes")

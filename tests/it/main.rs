@@ -10,6 +10,7 @@
     reason = "a test that cannot go on fails, and says why where it is run"
 )]
 
+mod backtest;
 mod bad_cluster;
 mod bad_input;
 mod borders;
@@ -20,6 +21,7 @@ mod elasticsearch_exporter;
 mod elasticsearch_receiver;
 mod environments;
 mod own_telemetry;
+mod quiet_series;
 mod restart;
 mod same_series;
 mod servers;

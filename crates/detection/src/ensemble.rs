@@ -6,7 +6,9 @@ use crate::calibrate::Calibration;
 use crate::heads;
 use crate::model::{Circumstances, Evidence, MOST_SURPRISE, Model, Observation, Part, Surprises};
 pub use crate::models::COMPONENTS;
-use crate::models::{AR, CALENDAR, EXTREMES, Expected, Models, POINT, Raws, TIME_OF_DAY, TIME_OF_WEEK, TIME_OF_WEEK_SCALED};
+use crate::models::{
+    AR, CALENDAR, EXTREMES, Expected, Models, POINT, Raws, SHAPE, TIME_OF_DAY, TIME_OF_WEEK, TIME_OF_WEEK_SCALED,
+};
 use crate::samples::{most_surprise, trust};
 use crate::scale::Scale;
 
@@ -100,12 +102,12 @@ impl Model for Ensemble {
         let (point, slow) = surprises.split_at(POINT);
         let part = |range: Option<&'_ [f64]>| range.map_or(0.0, heads::mean);
         let (extremes, calendar) = (part(surprises.get(EXTREMES)), part(surprises.get(CALENDAR)));
-        let usual = self.usual(&memo.expected, circumstances.page_threshold + penalty, circumstances.incident);
+        let usual = self.usual(&memo.expected, circumstances.surprise_needed(1.0), circumstances.incident);
         let evidence = Evidence {
             point: heads::point(point),
             alert: heads::alert(slow, penalty),
             page: heads::page(heads::mean(point), extremes, calendar, penalty),
-            threshold: None,
+            score: heads::page(heads::mean(point), extremes, calendar, 0.0),
             expected: usual.map(|(expected, _)| expected),
             reach: usual.and_then(|(_, reach)| reach),
             unusual: matches!((memo.raws[TIME_OF_DAY], self.limit(TIME_OF_DAY)), (Some(raw), Some(limit)) if raw > limit),
@@ -121,7 +123,11 @@ impl Model for Ensemble {
             .collect()
     }
 
-    fn learn(&mut self, observation: &Observation, _: &Circumstances, memo: &Memo, protect: bool) {
+    fn learn(&mut self, observation: &Observation, circumstances: &Circumstances, memo: &Memo, protect: bool) {
+        if circumstances.unlearnt {
+            self.models.learn(observation.time, observation.learnt, None, None);
+            return;
+        }
         let limits = FORECASTERS.map(|component| self.limit(component));
         let [_, day, week] = limits;
         for (calibration, raw) in self.calibrations.iter_mut().zip(&memo.raws) {
@@ -141,7 +147,15 @@ impl Model for Ensemble {
         };
         let calendar = [taught(memo.expected.time_of_day, day), taught(memo.expected.time_of_week, week)];
         let week = memo.expected.time_of_week.map(|expected| (observation.learnt - expected).abs());
-        self.models.learn(observation.time, observation.learnt, week, calendar);
+        self.models.learn(observation.time, observation.learnt, week, Some(calendar));
+    }
+
+    fn teach(&mut self, time: f64, learnt: f64) {
+        self.models.teach(time, Some([learnt; 2]));
+    }
+
+    fn usual_distance(&self) -> Option<f64> {
+        self.limit(SHAPE)
     }
 
     fn recent(&self) -> Vec<f64> {
@@ -149,6 +163,6 @@ impl Model for Ensemble {
     }
 
     fn heap(&self) -> usize {
-        size_of_val(&*self.calibrations) + self.models.heap()
+        size_of::<Self>() + size_of_val(&*self.calibrations) + self.models.heap()
     }
 }

@@ -167,3 +167,12 @@ fn summary(file: &Path, target: &Path, input: &Input, rows: u64) -> String {
     };
     format!("{}: {rows} rows{entity}{unread} -> {}\n", file.display(), target.display())
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_help_tells_the_threshold_that_is_shipped() {
+        let threshold = detection::Parameters::default().page_threshold;
+        assert!(super::EXAMPLES.contains(&format!(": {threshold} and more is what the daemon reports")), "{threshold}");
+    }
+}
