@@ -269,7 +269,7 @@ impl Shell {
         let pressure = self.scores.as_ref().map_or(evidence.page, |scores| scores.surprise(evidence.score));
         let mut verdict = Verdict {
             point: evidence.point,
-            alert: self.alerts.pass(evidence.alert, parameters.alert_refractory),
+            alert: self.alerts.pass_wearily(evidence.alert, parameters.alert_refractory, parameters.alert_threshold),
             pressure,
             surprises: evidence.surprises,
             ..Verdict::default()
