@@ -292,3 +292,115 @@ fn measured() {
         println!("{model:?}: {all} of {of} found");
     }
 }
+
+#[test]
+fn healthy_groups_stay_quiet_through_rhythms_replacements_and_releases() {
+    let parameters = PeerParameters::default();
+    let (mut total, mut watched) = (0, 0);
+    for measured in ALL {
+        let (found, group_days) = false_findings(measured, &parameters, 4, 5);
+        (total, watched) = (total + found, watched + group_days);
+    }
+    // A release that changes pods in place is told once or twice: its first pods are unlike the others for a while.
+    assert!(total <= 4, "{total} false findings in {watched} group-days");
+}
+
+#[test]
+fn faulty_members_are_found_and_nobody_else_is_blamed() {
+    for model in [PeerModel::Dbscan, PeerModel::Kmeans] {
+        let parameters = PeerParameters { model, ..PeerParameters::default() };
+        for (measured, fault) in [
+            (Cpu, Fault::Times(3.0)),
+            (Requests, Fault::Times(0.0)),
+            (Requests, Fault::BadNewcomer(0.2)),
+            (Errors, Fault::Times(20.0)),
+        ] {
+            let (right, wrong, delay) = found(measured, fault, &parameters, 4);
+            assert!(
+                right >= 3 && wrong == 0 && delay < 8.0,
+                "{model:?} {measured:?} {fault:?}: {right} of 4, {wrong} others, {delay}"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_one_has_always_been_is_normal_and_what_it_becomes_for_long_is_the_new_normal() {
+    let parameters = PeerParameters::default();
+    let mut cluster = Cluster::new(5, Cpu, 6);
+    let mut group = PeerGroup::new(Quantity::Level, 60.0);
+    let mut minutes = Vec::new();
+    for minute in 0..1_690 + 1_000 {
+        // Before the first replacement of a pod at minute 1,700 nothing else happens.
+        let at = minute.min(1_690);
+        let values = cluster.minute(at, Some((3, Fault::Times(3.0), 1_000)));
+        minutes.extend(observe(&mut group, minute, &values, &parameters).iter().map(|_| minute));
+    }
+    assert_eq!(minutes.len(), 1, "told once: {minutes:?}");
+    let values = cluster.minute(1_690, None);
+    let mut quiet = Vec::new();
+    for minute in 2_690..2_720 {
+        quiet.extend(observe(&mut group, minute, &values, &parameters));
+    }
+    assert!(quiet.iter().all(|f| f.member == "pod-0004"), "only the return of the same member is news: {quiet:?}");
+}
+
+#[test]
+fn groups_are_bounded_in_members_and_memory() {
+    let parameters = PeerParameters::default();
+    let mut group = PeerGroup::new(Quantity::Level, 60.0);
+    for step in 0..300usize {
+        let values: Vec<(String, f64, f64)> =
+            (0..300).map(|i| (format!("pod-{}", i + step * 7), 1.0 + i as f64, f64::NAN)).collect();
+        observe(&mut group, step, &values, &parameters);
+    }
+    assert!(group.members() <= detection::MAX_PEERS, "{}", group.members());
+    assert!(group.bytes() < 128 * 1024, "{}", group.bytes());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn any_input_gives_finite_findings_and_no_panic(
+        steps in prop::collection::vec(
+            prop::collection::vec((0u8..12, prop_oneof![prop::num::f64::ANY, -10.0..10.0f64, Just(0.0)]), 0..16),
+            0..80,
+        ),
+        kmeans in any::<bool>(),
+        quantity in prop_oneof![
+            Just(Quantity::Count), Just(Quantity::Rate), Just(Quantity::Ratio), Just(Quantity::Duration), Just(Quantity::Level)
+        ],
+    ) {
+        let model = if kmeans { PeerModel::Kmeans } else { PeerModel::Dbscan };
+        let parameters = PeerParameters { model, warmup: 5, threshold: 0.0, persistence: 1, ..PeerParameters::default() };
+        let mut group = PeerGroup::new(quantity, 60.0);
+        for (minute, values) in steps.iter().enumerate() {
+            let values: Vec<(String, f64, f64)> = values.iter().map(|(member, value)| (member.to_string(), *value, 5.0)).collect();
+            for finding in observe(&mut group, minute, &values, &parameters) {
+                let numbers = [finding.value, finding.expected, finding.lower, finding.upper, finding.median, finding.surprise];
+                prop_assert!(numbers.iter().all(|n| n.is_finite()), "{finding:?}");
+                prop_assert!((0.0..=100.0).contains(&finding.score) && (0.0..=1.0).contains(&finding.level_share), "{finding:?}");
+                prop_assert!(finding.lower <= finding.upper, "{finding:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn neither_the_order_of_members_nor_a_restart_changes_anything(seed in 0u64..1000, at in 0usize..400) {
+        let parameters = PeerParameters::default();
+        let (mut one, mut other) = (PeerGroup::new(Quantity::Level, 60.0), PeerGroup::new(Quantity::Level, 60.0));
+        let mut cluster = Cluster::new(seed, Cpu, 5);
+        for minute in 0..400 {
+            let mut values = cluster.minute(minute, Some((2, Fault::Times(4.0), 300)));
+            let found = observe(&mut one, minute, &values, &parameters);
+            values.rotate_left(minute % 5);
+            if minute == at {
+                let bytes = postcard::to_stdvec(&other).unwrap();
+                other = postcard::from_bytes(&bytes).unwrap();
+            }
+            prop_assert_eq!(observe(&mut other, minute, &values, &parameters), found);
+        }
+        prop_assert_eq!(one, other);
+    }
+}

@@ -5,7 +5,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::joint::{Entities, Peers};
+use super::model::ModelConfig;
 use super::warmup::Warmup;
+use super::rules;
 use crate::config::Duration;
 use crate::pipeline::Problem;
 
@@ -29,8 +31,8 @@ pub struct Config {
     #[serde(default)]
     #[schemars(range(min = 0, max = 64))]
     pub shards: usize,
-    /// How many series are learnt at most; what belongs to further ones is dropped (`series_limit`). The limit
-    /// is divided evenly between the shards.
+    /// How many series are learnt at most; what belongs to further ones is dropped
+    /// (`series_limit`).
     #[serde(default = "max_series")]
     #[schemars(range(min = 1, max = 10_000_000))]
     pub max_series: usize,
@@ -59,12 +61,25 @@ pub struct Config {
     #[serde(default = "min_error_share_deviation")]
     #[schemars(range(min = 0.0, max = 1.0))]
     pub min_error_share_deviation: f64,
+    /// What is different for some series. Of several rules that match a series, later ones go before earlier ones,
+    /// key by key.
+    #[serde(default)]
+    pub rules: Vec<rules::Rule>,
+    /// Windows of time in which findings of some series are held back.
+    #[serde(default)]
+    pub maintenance: Vec<rules::Maintenance>,
+    /// What happens around a new `service.version`.
+    #[serde(default)]
+    pub deployments: rules::Deployments,
     /// Series of one entity, judged together.
     #[serde(default)]
     pub entities: Entities,
     /// Instances of one metric, compared with each other.
     #[serde(default)]
     pub peers: Peers,
+    /// What judges the series, and how it is trained.
+    #[serde(default)]
+    pub model: ModelConfig,
 }
 
 impl Default for Config {
@@ -81,8 +96,12 @@ impl Default for Config {
             threshold: threshold(),
             min_deviation: min_deviation(),
             min_error_share_deviation: min_error_share_deviation(),
+            rules: Vec::new(),
+            maintenance: Vec::new(),
+            deployments: rules::Deployments::default(),
             entities: Entities::default(),
             peers: Peers::default(),
+            model: ModelConfig::default(),
         }
     }
 }
@@ -128,6 +147,7 @@ impl Config {
             min_relative_deviation: self.min_deviation,
             min_ratio_deviation: self.min_error_share_deviation,
             warmup: self.warmup.buckets(),
+            model: self.model.options(),
             ..Parameters::default()
         }
     }
@@ -189,8 +209,10 @@ pub(super) fn check(config: &serde_json::Value) -> Vec<Problem> {
     if let Some(message) = range(config.min_error_share_deviation, 0.0, 1.0) {
         problem("min_error_share_deviation", message, None);
     }
+    problems.extend(rules::check(&config));
     for (key, message) in config.peers.problems() {
         problems.push(Problem { path: vec!["peers".to_owned(), key.to_owned()], message, hint: None, fatal: true });
     }
+    problems.extend(config.model.check(bucket.as_secs_f64(), config.max_series));
     problems
 }

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 
 use detection::Parameters;
 use hashbrown::HashMap;
@@ -10,11 +12,13 @@ use hashbrown::HashMap;
 use super::anomaly::{self, Finder};
 use super::bucket::{Bucket, Kind};
 use super::config::Config;
-use super::group::{Closing, Group, Judged, Key, Refusal};
+use super::group::{Closing, Found, Group, Key, Refusal};
 use super::joint;
+use super::rules::{Quieting, Rules};
+use super::training::{Desk, Trainings};
 use super::watch::Watch;
 use super::watermark::{Sources, Timing};
-use crate::model::{Anomaly, Entity, Environment, Measure, Signal, SourceId, UnixNanos};
+use crate::model::{Anomaly, Entity, Environment, Measure, ServiceVersion, Signal, SourceId, UnixNanos};
 use crate::pipeline::Observer;
 
 /// A feed of sparse data may reach over days: so many buckets of it are opened at once, which is far below how many
@@ -30,10 +34,14 @@ pub(super) struct Settings {
     pub(super) timing: Timing,
     pub(super) parameters: Parameters,
     pub(super) min_samples: f64,
+    /// What keeps findings from being told.
+    pub(super) rules: Arc<Rules>,
     /// In nanoseconds.
     pub(super) forget_after: u64,
-    /// Of this shard.
+    /// Of all shards together.
     pub(super) max_series: usize,
+    /// How many series they hold.
+    pub(super) held: Arc<AtomicUsize>,
     /// What is judged together.
     pub(super) joint: joint::Settings,
     /// Who looks on.
@@ -41,8 +49,8 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// Of one of `shards` shards.
-    pub(super) fn new(environment: &Environment, name: &str, config: &Config, shards: usize) -> Self {
+    /// One for all shards of a detector.
+    pub(super) fn new(environment: &Environment, name: &str, config: &Config) -> Self {
         let nanos = |d: crate::config::Duration| u64::try_from(d.get().as_nanos()).unwrap_or(u64::MAX);
         let timing = Timing {
             bucket: nanos(config.bucket).max(UnixNanos::SECOND),
@@ -55,8 +63,10 @@ impl Settings {
             timing,
             parameters: config.parameters(),
             min_samples: config.min_samples,
+            rules: Arc::new(Rules::new(config)),
             forget_after: nanos(config.forget_after),
-            max_series: config.max_series.div_ceil(shards.max(1)),
+            max_series: config.max_series,
+            held: Arc::default(),
             joint: joint::Settings::new(config, timing.bucket),
             observer: None,
         }
@@ -87,6 +97,8 @@ pub(super) struct Feed {
     pub(super) newest: UnixNanos,
     /// The buckets that had data, ascending.
     pub(super) buckets: Arc<[u64]>,
+    /// Versions of services that were seen, by all shards alike.
+    pub(super) versions: Arc<[ServiceVersion]>,
     pub(super) items: Vec<Item>,
 }
 
@@ -105,6 +117,8 @@ pub(super) struct Outcome {
     pub(super) forgotten: u64,
     /// What else happened, and how often.
     pub(super) events: joint::Events,
+    /// Newly trained models that took over.
+    pub(super) trained: u64,
 }
 
 /// The series of one shard.
@@ -113,9 +127,12 @@ pub(super) struct Core {
     pub(super) settings: Arc<Settings>,
     pub(super) now: UnixNanos,
     pub(super) sources: Sources,
+    pub(super) quieting: Quieting,
     pub(super) groups: HashMap<Key, Group>,
     /// Series judged together.
     pub(super) joint: joint::Stage,
+    /// Where models that are due are trained; without it, they are when they have to be.
+    pub(super) desk: Desk,
     /// How many series the groups have or may come to have.
     series: usize,
     /// The horizons at the last sweep: as long as none moves, nothing can be closed.
@@ -128,11 +145,13 @@ impl Core {
     /// A core that has seen nothing, at `now`.
     pub(super) fn new(settings: Arc<Settings>, now: UnixNanos) -> Self {
         Self {
+            quieting: Quieting::new(Arc::clone(&settings.rules)),
             settings,
             now,
             sources: Sources::default(),
             groups: HashMap::new(),
             joint: joint::Stage::default(),
+            desk: Desk::default(),
             series: 0,
             swept: Vec::new(),
             in_history: false,
@@ -141,7 +160,7 @@ impl Core {
 
     /// Puts back what was saved.
     pub(super) fn restore(&mut self, key: Key, group: Group) {
-        self.series += key.kind.functions().len();
+        self.grow(key.kind.functions().len());
         self.groups.insert(key, group);
     }
 
@@ -181,6 +200,7 @@ impl Core {
     pub(super) fn observe(&mut self, feed: Feed) -> Outcome {
         let mut outcome = Outcome::default();
         let timing = self.settings.timing;
+        self.quieting.note(&feed.versions);
         let place = self.sources.place(&feed.source, feed.signal, self.now);
         let source = u32::try_from(place).unwrap_or(u32::MAX);
         let Feed { signal, newest, buckets, mut items, .. } = feed;
@@ -236,10 +256,10 @@ impl Core {
                 if at < open_from {
                     return Err("late");
                 }
-                if self.series + needed > self.settings.max_series {
+                if self.settings.held.load(Relaxed) + needed > self.settings.max_series {
                     return Err("series_limit");
                 }
-                self.series += needed;
+                self.grow(needed);
                 outcome.added += needed as u64;
                 self.groups.entry(key.clone()).or_insert_with(|| Group::new(key.kind))
             }
@@ -258,17 +278,20 @@ impl Core {
         if horizons == self.swept {
             return;
         }
+        let trainings = Trainings::new(&self.desk);
         let finder = Finder { environment: &settings.environment, name: &settings.name, bucket: settings.timing.bucket };
         let closing = Closing {
             timing: &settings.timing,
             sources: &self.sources,
             parameters: &settings.parameters,
             min_samples: settings.min_samples,
+            quieting: &self.quieting,
             all: settings.joint.enabled(),
+            trainings: &trainings,
             watch: settings.observer.as_deref().map(|observer| Watch { observer, finder: &finder }),
         };
         let keep = settings.forget_after / settings.timing.bucket;
-        let mut judged: Vec<Judged> = Vec::new();
+        let mut judged = Found::default();
         let mut forgotten = 0;
         // Groups do not depend on each other, so it does not matter in which order they are closed.
         self.groups.retain(|key, group| {
@@ -278,8 +301,8 @@ impl Core {
             };
             let Some(horizon) = horizon else { return true };
             outcome.closed += group.close(key, horizon, &closing, &mut judged);
-            self.joint.take(key, horizon, &judged, &settings.joint);
-            outcome.anomalies.extend(judged.drain(..).filter_map(|j| finder.anomaly(key, &j)));
+            self.joint.take(key, horizon, &judged.values, &settings.joint);
+            outcome.anomalies.extend(judged.values.drain(..).filter_map(|j| finder.anomaly(key, &j)));
             let alive = group.last_data().saturating_add(keep) >= horizon;
             if !alive {
                 self.joint.forget(key, group.last_data());
@@ -287,16 +310,41 @@ impl Core {
             }
             alive
         });
-        self.series = self.series.saturating_sub(forgotten);
+        outcome.trained += trainings.installed();
+        judged.suppressed.into_iter().for_each(|(event, times)| *outcome.events.entry(event).or_default() += times);
+        self.shrink(forgotten);
         outcome.forgotten += forgotten as u64;
-        outcome.anomalies.extend(self.joint.judge(&finder, &settings.joint, &mut outcome.events));
+        let mut joint = self.joint.judge(&finder, &settings.joint, &mut outcome.events);
+        joint.retain(|anomaly| {
+            let quiet = self.quieting.quiet_about(anomaly);
+            quiet.iter().for_each(|quiet| *outcome.events.entry(quiet.because.event()).or_default() += 1);
+            quiet.is_none()
+        });
+        outcome.anomalies.extend(joint);
+        outcome.anomalies.iter_mut().for_each(|anomaly| self.quieting.annotate(anomaly));
         anomaly::sort(&mut outcome.anomalies);
         self.swept = horizons;
+    }
+
+    fn grow(&mut self, series: usize) {
+        self.series += series;
+        self.settings.held.fetch_add(series, Relaxed);
+    }
+
+    fn shrink(&mut self, series: usize) {
+        self.series = self.series.saturating_sub(series);
+        self.settings.held.fetch_sub(series, Relaxed);
     }
 
     /// How many series there are or may come to be.
     pub(super) const fn series(&self) -> usize {
         self.series
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        self.settings.held.fetch_sub(self.series, Relaxed);
     }
 }
 

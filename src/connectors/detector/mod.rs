@@ -7,12 +7,15 @@ mod core;
 mod group;
 mod intake;
 mod joint;
+mod model;
 mod points;
 mod reading;
+mod rules;
 mod shard;
 mod state;
 #[cfg(test)]
 mod tests;
+mod training;
 mod warmup;
 mod watch;
 mod watermark;
@@ -25,14 +28,18 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
 pub use self::config::Config;
+pub use self::rules::{Amount, Deployments, Direction, Maintenance, Match, Rule};
 use self::core::{Core, Settings};
 use self::intake::Intake;
+use self::rules::{Part, Request};
 use self::shard::{Command, Report, Shared};
 use self::state::{Header, Place, Save};
 use self::warmup::Learning;
 pub use self::warmup::{FullWarmup, Warmup};
 use crate::model::{Payload, PayloadKind, Signal, UnixNanos};
-use crate::pipeline::{BuildError, ComponentError, Connector, Context, Delivery, Factory, Input, Instance, Make, Output};
+use crate::pipeline::{
+    BuildError, Class, ComponentError, Connector, Context, Delivery, Factory, Input, Instance, Make, Output, Question,
+};
 
 /// The connector's type.
 pub const FACTORY: Factory = Factory {
@@ -79,7 +86,7 @@ struct Detector {
 #[async_trait]
 impl Connector for Detector {
     async fn run(mut self: Box<Self>, input: Input, output: Output) -> Result<(), ComponentError> {
-        let mut settings = Settings::new(&self.context.environment, &self.context.id.to_string(), &self.config, self.shards);
+        let mut settings = Settings::new(&self.context.environment, &self.context.id.to_string(), &self.config);
         settings.observer = self.context.services.registry.observer();
         let settings = Arc::new(settings);
         let bucket = settings.timing.bucket;
@@ -89,6 +96,10 @@ impl Connector for Detector {
             // Nothing has been fed yet, so nothing can be closed by it.
             cores.iter_mut().for_each(|core| drop(core.learn_history(true)));
         }
+        let (desk, due) = training::open();
+        cores.iter_mut().for_each(|core| core.desk = desk.clone());
+        // The training stage ends when the last shard does.
+        drop(desk);
         let (reports, heard) = mpsc::channel(4 * self.shards);
         let shared = Shared {
             counters: Arc::clone(&self.context.counters),
@@ -104,7 +115,8 @@ impl Connector for Detector {
         // The reports end when the last shard does.
         drop(shared);
         let save = Save::new(Place::new(&self.context), bucket, header.as_ref());
-        let (fed, told) = tokio::join!(self.feed(input, shards, bucket, learning), self.tell(heard, &output, save));
+        let training = training::stage(due, &self.context);
+        let (fed, told, ()) = tokio::join!(self.feed(input, shards, bucket, learning), self.tell(heard, &output, save), training);
         fed.and(told)
     }
 }
@@ -150,6 +162,9 @@ impl Detector {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // Nothing is taken in before the time is known.
         let mut now = self.tick(&shards).await?;
+        let registry = &self.context.services.registry;
+        let (environment, id) = (&self.context.environment, &self.context.id);
+        let mut questions = registry.open_desk(environment, Class::Connector, id, rules::SUBJECTS);
         loop {
             tokio::select! {
                 // A tick is never kept waiting by a full input.
@@ -165,6 +180,7 @@ impl Detector {
                         result.map_err(not_saved)?;
                     }
                 }
+                Some(question) = questions.recv() => self.ask(question, &shards).await?,
                 delivery = input.recv() => {
                     let Some(Delivery { payload, mut flight }) = delivery else {
                         if let Some(until) = learning.end_of_replay() {
@@ -183,6 +199,30 @@ impl Detector {
                 }
             }
         }
+    }
+
+    /// Gives a question to all shards, between two feeds; their answers are brought together when they come.
+    async fn ask(&self, question: Question, shards: &[mpsc::Sender<Command>]) -> Result<(), ComponentError> {
+        let request = match Request::read(&question.subject, question.body.clone(), self.context.services.clock.now()) {
+            Ok(request) => Arc::new(request),
+            Err(refusal) => {
+                question.answer(Err(refusal));
+                return Ok(());
+            }
+        };
+        let (answer, mut parts) = mpsc::channel::<Part>(shards.len());
+        for shard in shards {
+            shard.send(Command::Ask(Arc::clone(&request), answer.clone())).await.map_err(|_| shard_ended())?;
+        }
+        tokio::spawn(async move {
+            drop(answer);
+            let mut all = Vec::new();
+            while let Some(part) = parts.recv().await {
+                all.push(part);
+            }
+            question.answer(rules::gather(&request, all));
+        });
+        Ok(())
     }
 
     /// Tells the shards the time.

@@ -1,7 +1,10 @@
 //! The promises of the detector as a whole: the core without threads, then the connector with them.
 
 mod connector;
+mod joint;
+mod models;
 mod promises;
+mod quieting;
 
 use std::sync::Arc;
 
@@ -34,8 +37,8 @@ fn config() -> Config {
     Config { warmup: 240.into(), threshold: 1.5, ..Config::default() }
 }
 
-fn settings(config: &Config, shards: usize) -> Arc<Settings> {
-    Arc::new(Settings::new(&environment(), "detector", config, shards))
+fn settings(config: &Config) -> Arc<Settings> {
+    Arc::new(Settings::new(&environment(), "detector", config))
 }
 
 /// Small reproducible noise, 0 to 1 in steps of 1/64, so that sums of it are exact in any order.
@@ -104,6 +107,7 @@ fn payload(items: Vec<Observation>) -> Payload {
         signal: Signal::Traces,
         items,
         newest,
+        versions: Vec::new(),
         calls: Vec::new(),
     }))
 }
@@ -116,22 +120,26 @@ struct Bench {
     anomalies: Vec<Anomaly>,
     late: u64,
     closed: u64,
+    events: std::collections::BTreeMap<&'static str, u64>,
 }
 
 impl Bench {
     /// `now` in seconds.
     fn new(config: &Config, shards: usize, now: u64) -> Self {
-        let settings = settings(config, shards);
+        let settings = settings(config);
         let now = UnixNanos::from_secs(now);
         let cores = (0..shards).map(|_| Core::new(Arc::clone(&settings), now)).collect();
         let intake = Intake::new(&environment(), shards, settings.timing.bucket);
-        Self { cores, intake, now, anomalies: Vec::new(), late: 0, closed: 0 }
+        Self { cores, intake, now, anomalies: Vec::new(), late: 0, closed: 0, events: std::collections::BTreeMap::new() }
     }
 
     fn account(&mut self, outcome: Outcome) {
         self.anomalies.extend(outcome.anomalies);
         self.late += outcome.dropped.get("late").copied().unwrap_or(0);
         self.closed += outcome.closed;
+        for (event, times) in outcome.events {
+            *self.events.entry(event).or_default() += times;
+        }
     }
 
     fn feed(&mut self, items: Vec<Observation>) {
@@ -187,7 +195,7 @@ impl Bench {
     /// What the shards have learnt, brought together in one.
     fn state(&mut self) -> Vec<Vec<u8>> {
         let storage = self.save();
-        let one = [settings(&config(), 1)];
+        let one = [settings(&config())];
         let (mut cores, _) = state::load(&storage, &place_of("production", "detector"), &one, self.now).unwrap();
         let mut bytes = Vec::new();
         let sources = state::encode(&mut cores[0], |chunk| {
@@ -202,7 +210,7 @@ impl Bench {
     /// Goes on in other shards with what was saved.
     fn reloaded(&mut self, config: &Config, shards: usize) -> Self {
         let storage = self.save();
-        let settings = settings(config, shards);
+        let settings = settings(config);
         let all: Vec<Arc<Settings>> = (0..shards).map(|_| Arc::clone(&settings)).collect();
         let (cores, header) = state::load(&storage, &place_of("production", "detector"), &all, self.now).unwrap();
         assert!(header.is_some());

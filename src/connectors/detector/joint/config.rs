@@ -19,9 +19,10 @@ pub struct Entities {
 #[serde(deny_unknown_fields)]
 pub struct Peers {
     /// How an instance that behaves unlike its siblings is set apart: `dbscan` (it is in no cluster, or in a small one),
-    /// `kmeans` (it belongs to a small centre far from the largest) or `off`.
+    /// `kmeans` (it belongs to a small centre far from the largest) or `off`. Left out: what the model of the detector
+    /// says, where that is one of them, else `dbscan`.
     #[serde(default)]
-    pub model: Model,
+    pub model: Option<Model>,
     /// Metrics of fewer instances are not compared: 3 to 256.
     #[serde(default = "min_members")]
     #[schemars(range(min = 3, max = 256))]
@@ -58,7 +59,7 @@ impl Default for Entities {
 
 impl Default for Peers {
     fn default() -> Self {
-        Self { model: Model::default(), min_members: min_members(), min_points: min_points(), threshold: threshold() }
+        Self { model: None, min_members: min_members(), min_points: min_points(), threshold: threshold() }
     }
 }
 
@@ -76,9 +77,10 @@ fn threshold() -> f64 {
 }
 
 impl Peers {
-    /// What the mathematics is asked with; `None` where nothing is compared.
-    pub(in super::super) fn parameters(&self, series: &detection::Parameters) -> Option<PeerParameters> {
-        let model = match self.model {
+    /// What the mathematics is asked with; `None` where nothing is compared. `asked` is what the model of the detector
+    /// says of peers, if anything.
+    pub(in super::super) fn parameters(&self, series: &detection::Parameters, asked: Option<Model>) -> Option<PeerParameters> {
+        let model = match self.model.or(asked).unwrap_or_default() {
             Model::Off => return None,
             Model::Dbscan => PeerModel::Dbscan,
             Model::Kmeans => PeerModel::Kmeans,
@@ -111,5 +113,23 @@ impl Peers {
             problems.push(("min_points", message));
         }
         problems
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_goes_before_what_the_model_of_the_detector_says() {
+        let series = detection::Parameters::default();
+        let model = |written, asked| {
+            let peers = Peers { model: written, ..Peers::default() };
+            peers.parameters(&series, asked).map(|p| p.model)
+        };
+        assert_eq!(model(None, None), Some(PeerModel::Dbscan));
+        assert_eq!(model(None, Some(Model::Kmeans)), Some(PeerModel::Kmeans));
+        assert_eq!(model(Some(Model::Dbscan), Some(Model::Kmeans)), Some(PeerModel::Dbscan));
+        assert_eq!(model(Some(Model::Off), Some(Model::Kmeans)), None);
     }
 }

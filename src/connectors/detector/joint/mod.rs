@@ -11,14 +11,16 @@
 mod anomaly;
 mod collector;
 mod config;
+mod entities;
 mod siblings;
 mod state;
 
 use std::collections::BTreeMap;
 
-use detection::PeerParameters;
+use detection::{Parameters, PeerParameters};
 
-pub use self::config::{Entities, Peers};
+pub(super) use self::config::{Entities, Model, Peers};
+use self::entities::AllEntities;
 use self::siblings::AllSiblings;
 pub(super) use self::state::Saved;
 use super::anomaly::Finder;
@@ -38,13 +40,21 @@ pub(super) struct Settings {
     pub(super) entities: bool,
     /// How siblings are compared; `None` where they are not.
     pub(super) peers: Option<PeerParameters>,
+    /// What series and entities are judged with.
+    pub(super) parameters: Parameters,
     /// Width of a bucket in nanoseconds.
     pub(super) bucket: u64,
 }
 
 impl Settings {
     pub(super) fn new(config: &super::Config, bucket: u64) -> Self {
-        Self { entities: config.entities.enabled, peers: config.peers.parameters(&config.parameters()), bucket }
+        let parameters = config.parameters();
+        Self {
+            entities: config.entities.enabled,
+            peers: config.peers.parameters(&parameters, config.model.peers()),
+            parameters,
+            bucket,
+        }
     }
 
     /// Whether anything is judged together.
@@ -60,12 +70,16 @@ impl Settings {
 /// What one shard judges together.
 #[derive(Debug, Default)]
 pub(super) struct Stage {
+    entities: AllEntities,
     siblings: AllSiblings,
 }
 
 impl Stage {
     /// What the series of `key` show, whose buckets before `horizon` are closed.
     pub(super) fn take(&mut self, key: &Key, horizon: u64, judged: &[Judged], settings: &Settings) {
+        if settings.entities {
+            self.entities.take(key, horizon, judged);
+        }
         if settings.peers.is_some() {
             self.siblings.take(key, horizon, judged);
         }
@@ -73,14 +87,26 @@ impl Stage {
 
     /// The series of `key` are forgotten; their last data was in `bucket`.
     pub(super) fn forget(&mut self, key: &Key, bucket: u64) {
+        self.entities.forget(key);
         self.siblings.forget(key, bucket);
+    }
+
+    /// How many entities and groups of siblings there are.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.entities.0.len() + self.siblings.0.len()
     }
 
     /// Judges all buckets that are closed by all who take part.
     pub(super) fn judge(&mut self, finder: &Finder<'_>, settings: &Settings, events: &mut Events) -> Vec<Anomaly> {
-        let mut anomalies = Vec::new();
-        let found = self.siblings.judge(settings, events);
-        anomalies.extend(found.iter().map(|found| anomaly::of_peer(finder, found, settings)));
-        anomalies
+        let of_entities = self.entities.judge(settings, events);
+        let of_peers = self.siblings.judge(settings, events);
+        for (event, found) in [("entity_anomalies", of_entities.len()), ("peer_anomalies", of_peers.len())] {
+            if found > 0 {
+                *events.entry(event).or_default() += found as u64;
+            }
+        }
+        let of_entities = of_entities.iter().map(|found| anomaly::of_entity(finder, found, settings));
+        of_entities.chain(of_peers.iter().map(|found| anomaly::of_peer(finder, found, settings))).collect()
     }
 }

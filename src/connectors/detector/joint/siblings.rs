@@ -100,7 +100,7 @@ impl AllSiblings {
             None => self.0.entry(siblings).or_default(),
         };
         group.collector.hold(horizon);
-        for Judged { bucket, taken, verdict } in judged {
+        for Judged { bucket, taken, verdict, .. } in judged {
             let place = key.kind.functions().iter().position(|f| *f == taken.function);
             let Some(function) = place.and_then(|place| u8::try_from(place).ok()) else { continue };
             // Who has sent nothing is gone, not different.

@@ -1,21 +1,62 @@
 //! What is learnt jointly, as it is saved.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use detection::{COMPONENTS, Verdict};
 use serde::{Deserialize, Serialize};
 
+use super::super::bucket::{Function, Taken};
 use super::super::group::Key;
 use super::super::state::SavedKey;
 use super::Stage;
 use super::collector::Collector;
+use super::entities::{self, Joint, Series, Whole};
 use super::siblings::{Group, Learnt, Shown, Siblings};
-use crate::model::Entity;
+use crate::model::{Entity, SpanKind};
 
 /// What one group of siblings or one entity has learnt.
 #[derive(Serialize, Deserialize)]
 pub(in super::super) enum Saved {
     /// Of siblings.
     Siblings(SavedSiblings),
+    /// Of an entity.
+    Entity(SavedEntity),
+}
+
+/// The series of one entity.
+#[derive(Serialize, Deserialize)]
+pub(in super::super) struct SavedEntity {
+    who: SavedWhole,
+    next: u64,
+    pending: Vec<(u64, Vec<SavedValue>)>,
+    learnt: Option<Box<detection::Entity>>,
+    series: Vec<(SavedKey, Function, u32, Option<u64>)>,
+    next_index: u32,
+}
+
+/// An entity without attributes. The entity's own encoding leaves out what is empty, which this store cannot read.
+#[derive(Clone, Serialize, Deserialize)]
+struct SavedWhole {
+    service: String,
+    instance: Option<String>,
+    operation: Option<String>,
+    kind: Option<SpanKind>,
+}
+
+/// A value that waits, and its verdict.
+#[derive(Serialize, Deserialize)]
+struct SavedValue {
+    key: SavedKey,
+    function: Function,
+    value: f64,
+    samples: f64,
+    found: bool,
+    /// Point, alert and page.
+    scores: [f64; 3],
+    /// Expected, lower, upper.
+    usual: [Option<f64>; 3],
+    surprises: [f64; COMPONENTS.len()],
 }
 
 /// The siblings of one metric.
@@ -43,7 +84,11 @@ impl Stage {
         let mut siblings: Vec<(Key, &Group)> =
             self.siblings.0.iter().map(|(siblings, group)| (nameless(siblings), group)).collect();
         siblings.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        siblings.into_iter().map(|(key, group)| Saved::Siblings(SavedSiblings::new(&key, group))).collect()
+        let siblings = siblings.into_iter().map(|(key, group)| Saved::Siblings(SavedSiblings::new(&key, group)));
+        let bare = |whole: &Whole| Entity { attributes: Vec::new(), ..Entity::clone(&whole.0) };
+        let mut entities: Vec<(Entity, &Joint)> = self.entities.0.iter().map(|(whole, joint)| (bare(whole), joint)).collect();
+        entities.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        siblings.chain(entities.into_iter().map(|(entity, joint)| Saved::Entity(SavedEntity::new(entity, joint)))).collect()
     }
 
     /// Puts back what was saved.
@@ -52,6 +97,10 @@ impl Stage {
             Saved::Siblings(saved) => {
                 let (siblings, group) = saved.into_group();
                 self.siblings.0.insert(siblings, group);
+            }
+            Saved::Entity(saved) => {
+                let (whole, joint) = saved.into_joint();
+                self.entities.0.insert(whole, joint);
             }
         }
     }
@@ -62,6 +111,7 @@ impl Saved {
     pub(in super::super) fn entity(&self) -> Entity {
         match self {
             Self::Siblings(saved) => saved.key.entity(),
+            Self::Entity(saved) => saved.who.clone().into_entity(),
         }
     }
 }
@@ -103,5 +153,72 @@ impl SavedSiblings {
         let pending = self.pending.into_iter().map(|(bucket, all)| (bucket, all.into_iter().map(shown).collect()));
         let collector = Collector::new(self.next, pending.collect());
         (Siblings(key), Group { collector, learnt: self.learnt })
+    }
+}
+
+impl SavedEntity {
+    fn new(entity: Entity, joint: &Joint) -> Self {
+        let pending = joint.collector.pending.iter().map(|(bucket, shown)| {
+            let mut all: Vec<&entities::Shown> = shown.iter().collect();
+            all.sort_by(|a, b| (&a.key, a.taken.function).cmp(&(&b.key, b.taken.function)));
+            (*bucket, all.into_iter().map(SavedValue::new).collect())
+        });
+        let series = joint.series.iter().map(|((key, function), s)| (SavedKey::new(key), *function, s.index, s.found));
+        let Entity { service, instance, operation, kind, attributes: _ } = entity;
+        Self {
+            who: SavedWhole { service, instance, operation, kind },
+            next: joint.collector.next,
+            pending: pending.collect(),
+            learnt: joint.learnt.clone(),
+            series: series.collect(),
+            next_index: joint.next,
+        }
+    }
+
+    fn into_joint(self) -> (Whole, Joint) {
+        let pending: BTreeMap<u64, Vec<entities::Shown>> = self
+            .pending
+            .into_iter()
+            .map(|(bucket, all)| (bucket, all.into_iter().map(SavedValue::into_shown).collect()))
+            .collect();
+        let series =
+            self.series.into_iter().map(|(key, function, index, found)| ((key.into_key(), function), Series { index, found }));
+        let joint = Joint {
+            collector: Collector::new(self.next, pending),
+            learnt: self.learnt,
+            series: series.collect(),
+            next: self.next_index,
+        };
+        (Whole(Arc::new(self.who.into_entity())), joint)
+    }
+}
+
+impl SavedWhole {
+    fn into_entity(self) -> Entity {
+        let Self { service, instance, operation, kind } = self;
+        Entity { service, instance, operation, kind, attributes: Vec::new() }
+    }
+}
+
+impl SavedValue {
+    fn new(shown: &entities::Shown) -> Self {
+        let entities::Shown { key, taken, verdict, found } = shown;
+        Self {
+            key: SavedKey::new(key),
+            function: taken.function,
+            value: taken.value,
+            samples: taken.samples,
+            found: *found,
+            scores: [verdict.point, verdict.alert, verdict.page],
+            usual: [verdict.expected, verdict.lower, verdict.upper],
+            surprises: verdict.surprises,
+        }
+    }
+
+    fn into_shown(self) -> entities::Shown {
+        let ([point, alert, page], [expected, lower, upper]) = (self.scores, self.usual);
+        let verdict = Verdict { point, alert, page, expected, lower, upper, surprises: self.surprises, ..Verdict::default() };
+        let taken = Taken { function: self.function, value: self.value, samples: self.samples };
+        entities::Shown { key: self.key.into_key(), taken, verdict, found: self.found }
     }
 }

@@ -241,7 +241,7 @@ fn one_wrong_clock_does_not_close_everything() {
 
 #[test]
 fn series_beyond_the_limit_are_not_learnt_and_are_counted() {
-    let mut core = Core::new(settings(&Config { max_series: 12, ..config() }, 1), UnixNanos::from_secs(LATER));
+    let mut core = Core::new(settings(&Config { max_series: 12, ..config() }), UnixNanos::from_secs(LATER));
     let mut intake = Intake::new(&environment(), 1, 60 * UnixNanos::SECOND);
     // A group of calls has five series.
     let items = (0..5).map(|i| calls(&format!("s{i}"), BEGIN, 5, 0, 0.25)).collect();
@@ -281,7 +281,7 @@ fn what_cannot_be_used_is_dropped_with_its_reason() {
     let items = vec![gauge("a", 0, 1.0), gauge("a", BEGIN + 7200, 1.0), gauge("a", BEGIN, f64::NAN), gauge("a", BEGIN, 1.0)];
     let mut divided = intake.divide(payload(items), now);
     assert_eq!(divided.dropped, [("in_the_future", 1), ("no_time", 1)].into());
-    let outcome = Core::new(settings(&config(), 1), now).observe(divided.feeds.remove(0));
+    let outcome = Core::new(settings(&config()), now).observe(divided.feeds.remove(0));
     assert_eq!(outcome.dropped, [("not_finite", 1)].into());
 }
 
@@ -291,14 +291,13 @@ fn a_state_that_does_not_fit_is_refused_with_the_reason() {
     bench.play(&minutes(0, 3, LONG));
     let storage = bench.save();
     let place = place_of("production", "detector");
-    let wider = settings(&Config { bucket: short(300), ..config() }, 1);
+    let wider = settings(&Config { bucket: short(300), ..config() });
     let error = state::load(&storage, &place, &[wider], UnixNanos(0)).unwrap_err().to_string();
     insta::assert_snapshot!(error, @"it was learnt in buckets of 60 s, and `bucket` is now 300 s");
     crate::storage::Storage::put(&storage, &[("detector/production/detector/0/0", b"\x02garbage")]).unwrap();
-    let error = state::load(&storage, &place, &[settings(&config(), 1)], UnixNanos(0)).unwrap_err().to_string();
+    let error = state::load(&storage, &place, &[settings(&config())], UnixNanos(0)).unwrap_err().to_string();
     assert!(error.starts_with("`detector/production/detector/0/0` cannot be read: "), "{error}");
-    let (cores, header) =
-        state::load(&storage, &place_of("staging", "detector"), &[settings(&config(), 1)], UnixNanos(0)).unwrap();
+    let (cores, header) = state::load(&storage, &place_of("staging", "detector"), &[settings(&config())], UnixNanos(0)).unwrap();
     assert!(header.is_none() && cores[0].series() == 0, "another environment has a state of its own");
 }
 
