@@ -50,6 +50,9 @@ pub(super) fn count(number: u64) -> String {
 
 /// A number a day: `2.6`, `0.07`.
 pub(super) fn rate(per_day: f64) -> String {
+    if per_day <= 0.0 {
+        return "0".to_owned();
+    }
     if per_day >= 9.95 {
         format!("{per_day:.0}")
     } else if per_day >= 0.095 {
