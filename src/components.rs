@@ -15,3 +15,9 @@ pub const FACTORIES: &[Factory] = &[
     exporters::console::FACTORY,
     exporters::file::FACTORY,
 ];
+
+/// The receivers that can read what has been, from a moment on.
+pub const READ_THE_PAST: &[&str] = &["elasticsearch"];
+
+/// An anomaly in one line, as people read it everywhere.
+pub use exporters::console::headline;

@@ -2,6 +2,7 @@
 //!
 //! `ARCHITECTURE.md` is the map of this crate.
 
+pub mod backtest;
 pub mod cli;
 pub mod components;
 pub mod config;

@@ -1,5 +1,6 @@
 //! The command line, one file per command.
 
+mod backtest;
 mod demo;
 mod docs;
 mod run;
@@ -27,6 +28,7 @@ Examples:
   anomalyd demo                                      see it at work, with nothing else installed
   anomalyd validate --config config/production.yml   tell everything that is wrong with it
   anomalyd run --config config/production.yml        run it
+  anomalyd backtest --config config/production.yml --from 14d   what it would have found in the past
   anomalyd score cpu.csv --out scores                score values in files with the detector
   anomalyd schema pipeline > pipeline.schema.json    let the editor complete pipeline files
 
@@ -41,6 +43,8 @@ enum Command {
     /// Prints the JSON Schema of a kind of configuration file, for editors.
     Schema(schema::SchemaArgs),
     Demo(demo::Demo),
+    /// Runs the detection over the past: what Elasticsearch already holds, or files. Changes nothing anywhere.
+    Backtest(backtest::BacktestArgs),
     /// Scores values in CSV files, row by row, with what the detector knows at that row.
     Score(score::ScoreArgs),
     /// Prints docs/configuration.md.
@@ -65,6 +69,7 @@ pub fn main() -> ExitCode {
         Command::Validate(arguments) => validate::run(&arguments),
         Command::Schema(arguments) => schema::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Backtest(arguments) => backtest::run(&arguments),
         Command::Score(arguments) => score::run(&arguments),
         Command::Docs(arguments) => docs::run(&arguments),
     }

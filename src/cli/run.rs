@@ -1,9 +1,13 @@
 //! `anomalyd run`: the daemon.
 
+use std::collections::BTreeMap;
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -73,13 +77,47 @@ async fn serve(loaded: Loaded) -> ExitCode {
     if let Err(error) = on_signal(stop.clone(), abort.clone()) {
         return fail(&format!("cannot wait for signals: {error}"));
     }
+    let bars = std::io::stderr().is_terminal().then(|| tokio::spawn(show_learning(registry.clone())));
     let ended = daemon::run(&loaded.daemon, &loaded.plans, registry, stop, abort).await;
+    if let Some(bars) = bars {
+        bars.abort();
+    }
     // The exporters of the SDK block their thread while they send the rest.
     let _ = tokio::task::spawn_blocking(|| own.shutdown()).await;
     match ended {
         Ok(drained) if drained.aborted == 0 => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
         Err(error) => fail(&error),
+    }
+}
+
+/// Shows on a terminal how far environments are that learn from history; elsewhere the log tells it.
+async fn show_learning(registry: Registry) {
+    let all = MultiProgress::new();
+    let mut bars: BTreeMap<String, ProgressBar> = BTreeMap::new();
+    let mut ticks = tokio::time::interval(Duration::from_millis(250));
+    loop {
+        ticks.tick().await;
+        for (environment, history) in registry.histories() {
+            let Some(progress) = history.progress() else { continue };
+            let name = environment.to_string();
+            if progress.done {
+                if let Some(bar) = bars.remove(&name) {
+                    bar.finish_and_clear();
+                }
+                continue;
+            }
+            let bar = bars.entry(name).or_insert_with(|| {
+                let bar = all.add(ProgressBar::new(1000));
+                let style = ProgressStyle::with_template(&format!("learning {environment} {{bar:30}} {{msg}}"));
+                if let Ok(style) = style {
+                    bar.set_style(style);
+                }
+                bar
+            });
+            bar.set_position((progress.share() * 1000.0) as u64);
+            bar.set_message(progress.sentence());
+        }
     }
 }
 

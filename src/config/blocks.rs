@@ -7,9 +7,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::scalars::{ByteSize, Duration, Endpoint, Secret};
 
 /// Blocks that are read and checked but not used yet, and what happens instead.
-pub(super) const WITHOUT_EFFECT: [(&str, &str); 6] = [
+pub(super) const WITHOUT_EFFECT: [(&str, &str); 5] = [
     ("redis", "state is kept in `storage.data_dir`"),
-    ("ai_service", "every detector learns with its own defaults"),
     ("alerts", "nobody is alerted; anomalies go to the exporters of the pipelines"),
     ("data_collection", "batches are taken in as they arrive"),
     ("security", "the interfaces that it protects do not exist yet; bind listeners to addresses that you trust"),
@@ -87,19 +86,19 @@ impl JsonSchema for True {
     }
 }
 
-/// How detectors learn.
+/// How detectors learn: the defaults of the `model` block of every detector.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AiService {
-    /// What learns.
+    /// What judges the series.
     pub model_type: ModelType,
-    /// How many observations of a series a model learns from before it judges.
-    #[schemars(range(min = 1, max = 1_000_000))]
+    /// How many values of a series a forest is trained on; until there are as many, nothing is found.
+    #[schemars(range(min = 50, max = 100_000))]
     pub training_samples: u32,
-    /// How often models are trained anew.
+    /// How often a forest is trained anew, in event time.
     #[schemars(extend("x-minimum" = "1m"))]
     pub retrain_interval: Duration,
-    /// The share of observations that is taken to be abnormal, or `auto`: as rare as the history of the series says.
+    /// The share of values that is taken to be abnormal, or `auto`: as rare as the `threshold` of the detector says.
     pub contamination: Contamination,
 }
 
@@ -114,21 +113,24 @@ impl Default for AiService {
     }
 }
 
-/// What learns.
+/// What judges.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "described variants would not be one enum in the schema; the detector describes them")]
 pub enum ModelType {
-    /// Several models whose surprise is calibrated and combined.
     #[default]
     Ensemble,
-    /// An isolation forest alone.
     IsolationForest,
+    ExtendedIsolationForest,
+    SeasonalBand,
+    Dbscan,
+    Kmeans,
 }
 
-/// The share of observations that is taken to be abnormal.
+/// The share of values that is taken to be abnormal.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Contamination {
-    /// As rare as the history of the series says.
+    /// As rare as a threshold says.
     #[default]
     Auto,
     /// More than 0, at most 0.5.

@@ -12,8 +12,8 @@ use super::diagnostics::{Diagnostic, Diagnostics, Note, Severity, Sources};
 use super::source::{Disk, Files, Span, read_text};
 use super::tree::{Node, Value};
 use super::variables::Lookup;
-use super::{environment, schema, variables, yaml};
-use crate::pipeline::{Factory, GraphProblem, Plan, plan};
+use super::{environment, inherit, schema, variables, yaml};
+use crate::pipeline::{Class, Factory, GraphProblem, Plan, Problem, plan};
 
 /// A configuration that can be run.
 #[derive(Clone)]
@@ -115,14 +115,29 @@ impl Load<'_> {
                 let problem = Diagnostic::error(second.span, "two environments are marked `default: true`");
                 self.problems.push(problem.related(first, "the first one").help("keep it in one of them"));
             }
-            plans.extend(self.plan(&node));
+            plans.extend(self.plan(&node, &schema, daemon));
         }
         plans
     }
 
     /// The plan of one pipeline file, with what its components and the graph have against it.
-    fn plan(&mut self, node: &Node) -> Option<Plan> {
-        let spec = environment::spec(node);
+    fn plan(&mut self, node: &Node, schema: &Json, daemon: &Node) -> Option<Plan> {
+        let mut spec = environment::spec(node);
+        let defaults = daemon.to_json();
+        let component = |class: Class, kind: &str| schema.pointer(&format!("/$defs/{}.{kind}", class.as_str()));
+        let fill = |class: Class, kind: &str, config: &mut Json| {
+            component(class, kind).is_some_and(|component| inherit::fill(config, component, schema, &defaults))
+        };
+        // Where the value at a path of a component comes from that its own file does not write.
+        let source = |factory: &Factory, path: &[String]| {
+            let component = component(factory.class(), factory.kind)?;
+            Some(daemon.locate(&inherit::source(path, component, schema)?))
+        };
+        for class in schema::CLASSES {
+            for (id, config) in spec.declared_mut(class) {
+                fill(class, id.kind(), config);
+            }
+        }
         let already: Vec<Span> = self.problems.iter().filter_map(|p| p.span).filter(|s| s.file == node.span.file).collect();
         for class in schema::CLASSES {
             for (id, config) in spec.declared(class) {
@@ -135,15 +150,24 @@ impl Load<'_> {
                     continue;
                 }
                 for problem in (factory.check)(config) {
+                    let own = entry.is_some_and(|e| problem.path.iter().try_fold(&e.value, |at, key| at.get(key)).is_some());
+                    let inherited = if own { None } else { source(factory, &problem.path) };
                     let mut path = vec![class.block().to_owned(), id.to_string()];
-                    path.extend(problem.path);
-                    let at = node.locate(&path);
-                    let make = if problem.fatal { Diagnostic::error } else { Diagnostic::note };
-                    self.problems.push(make(at, problem.message).maybe_help(problem.hint));
+                    path.extend(problem.path.iter().cloned());
+                    self.problems.push(against(inherited.unwrap_or_else(|| node.locate(&path)), problem));
                 }
             }
         }
-        plan(&spec, self.factories).map_err(|problems| self.graph(node, &problems, &already)).ok()
+        let mut plan = plan(&spec, self.factories).map_err(|problems| self.graph(node, &problems, &already)).ok()?;
+        // Components that are used with their defaults have those of the daemon file.
+        for used in plan.used.iter_mut().filter(|used| !spec.declared(used.factory.class()).contains_key(&used.id)) {
+            if fill(used.factory.class(), used.factory.kind, &mut used.config) {
+                for problem in (used.factory.check)(&used.config) {
+                    self.problems.push(against(source(&used.factory, &problem.path).unwrap_or(daemon.span), problem));
+                }
+            }
+        }
+        Some(plan)
     }
 
     /// Tells what is wrong with the graph, except for what only follows from something that is told anyway.
@@ -214,6 +238,12 @@ impl Load<'_> {
         self.resolved.push((path.to_owned(), super::resolved::yaml(&node, &secrets)));
         Some(node)
     }
+}
+
+/// What a component has against its configuration.
+fn against(at: Span, problem: Problem) -> Diagnostic {
+    let make = if problem.fatal { Diagnostic::error } else { Diagnostic::note };
+    make(at, problem.message).maybe_help(problem.hint)
 }
 
 /// A daemon file where a pipeline file is expected, or the other way round.

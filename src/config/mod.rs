@@ -11,6 +11,7 @@ mod daemon;
 mod diagnostics;
 mod environment;
 mod format;
+mod inherit;
 mod load;
 mod mask;
 pub mod reference;

@@ -74,8 +74,9 @@ variables in quotes. A section that is named and left empty has its defaults.
 ";
 
 const NOT_YET: &str = "
-`redis`, `ai_service`, `alerts`, `data_collection`, `security` and `audit` are read and checked but have no effect
-yet; `anomalyd validate` says so where one of them is given.
+`redis`, `alerts`, `data_collection`, `security` and `audit` are read and checked but have no effect yet;
+`anomalyd validate` says so where one of them is given. `ai_service` holds the defaults of the `model` block of every
+detector.
 ";
 
 const fn about(class: Class) -> &'static str {

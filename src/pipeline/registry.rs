@@ -1,8 +1,9 @@
 //! All running components, with their states and counters: what `/health` and `/metrics` show.
 
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
-use super::{Class, ComponentId, Counters};
+use super::{Class, ComponentId, Counters, History, Observer};
 use crate::model::Environment;
 
 /// The state of a component, in the Collector's words.
@@ -81,25 +82,57 @@ pub struct ComponentInfo {
     pub health: Health,
 }
 
-/// All components. Cheap to clone.
+/// All components, and the histories that they read. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Registry(Arc<RwLock<Vec<ComponentInfo>>>);
+pub struct Registry(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    components: RwLock<Vec<ComponentInfo>>,
+    histories: Mutex<BTreeMap<Environment, History>>,
+    observer: OnceLock<Arc<dyn Observer>>,
+}
 
 impl Registry {
     /// Adds a component.
     pub fn add(&self, info: ComponentInfo) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).push(info);
+        self.0.components.write().unwrap_or_else(PoisonError::into_inner).push(info);
     }
 
     /// All components as of now, in the order in which they were added.
     #[must_use]
     pub fn all(&self) -> Vec<ComponentInfo> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.components.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The component `id` of `environment`.
     #[must_use]
     pub fn find(&self, environment: &str, class: Class, id: &str) -> Option<ComponentInfo> {
         self.all().into_iter().find(|c| c.environment.as_str() == environment && c.class == class && c.id.to_string() == id)
+    }
+
+    /// The history of `environment`.
+    #[must_use]
+    pub fn history(&self, environment: &Environment) -> History {
+        let mut histories = self.0.histories.lock().unwrap_or_else(PoisonError::into_inner);
+        histories.entry(environment.clone()).or_default().clone()
+    }
+
+    /// The histories of all environments that have one.
+    #[must_use]
+    pub fn histories(&self) -> Vec<(Environment, History)> {
+        let histories = self.0.histories.lock().unwrap_or_else(PoisonError::into_inner);
+        histories.iter().map(|(environment, history)| (environment.clone(), history.clone())).collect()
+    }
+
+    /// Lets `observer` look on; only the first one does.
+    pub fn observe(&self, observer: Arc<dyn Observer>) {
+        let _ = self.0.observer.set(observer);
+    }
+
+    /// Who looks on, if somebody does.
+    #[must_use]
+    pub fn observer(&self) -> Option<Arc<dyn Observer>> {
+        self.0.observer.get().cloned()
     }
 }

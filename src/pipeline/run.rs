@@ -68,6 +68,9 @@ pub async fn start(plans: &[Plan], services: Services) -> Result<Running, StartE
         }
     }
     running.start_receivers(listeners).await?;
+    for plan in plans {
+        running.services.registry.history(&plan.spec.environment).seal();
+    }
     Ok(running)
 }
 
@@ -246,6 +249,12 @@ impl Running {
             });
         }
         Ok(())
+    }
+
+    /// Waits until all receivers have ended by themselves, and everything that they took in has run through.
+    pub async fn ended(&mut self) {
+        while self.receivers.join_next().await.is_some() {}
+        while self.consumers.join_next().await.is_some() {}
     }
 
     /// Stops the receivers, lets everything that was accepted run through, and ends within `deadline`, or at once

@@ -46,6 +46,16 @@ impl EnvironmentSpec {
             Class::Exporter => &self.exporters,
         }
     }
+
+    /// As [`EnvironmentSpec::declared`], to fill in what was left out.
+    pub const fn declared_mut(&mut self, class: Class) -> &mut IndexMap<ComponentId, serde_json::Value> {
+        match class {
+            Class::Receiver => &mut self.receivers,
+            Class::Processor => &mut self.processors,
+            Class::Connector => &mut self.connectors,
+            Class::Exporter => &mut self.exporters,
+        }
+    }
 }
 
 /// What a pipeline's id says that it carries.

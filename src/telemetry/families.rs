@@ -71,7 +71,18 @@ pub fn families(registry: &Registry) -> Vec<Family> {
         labels.push(("status", component.health.get().name().to_owned()));
         status.samples.push(Sample { labels, value: 1 });
     }
+    let mut asked = gauge("anomalyd_history_seconds", "how much history an environment learns before it goes live, seconds");
+    let mut read = gauge("anomalyd_history_read_seconds", "how much of that history has been read, seconds");
+    for (environment, history) in registry.histories() {
+        let Some(progress) = history.progress() else { continue };
+        let seconds = |to: crate::model::UnixNanos| to.secs().saturating_sub(progress.span.from.secs());
+        let sample = |value| Sample { labels: vec![("environment", environment.to_string())], value };
+        asked.samples.push(sample(seconds(progress.span.until)));
+        let until = progress.span.until;
+        read.samples.push(sample(seconds(if progress.done { until } else { progress.reached.min(until) })));
+    }
     let mut all = vec![received, sent, refused, dropped, in_flight, events, status];
+    all.extend([asked, read].into_iter().filter(|family| !family.samples.is_empty()));
     all.extend(resident_memory().map(|bytes| Family {
         samples: vec![Sample { labels: Vec::new(), value: bytes }],
         ..gauge("process_resident_memory_bytes", "memory of the process that is in use, bytes")

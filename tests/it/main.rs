@@ -10,6 +10,7 @@
     reason = "a test that cannot go on fails, and says why where it is run"
 )]
 
+mod backtest;
 mod bad_cluster;
 mod bad_input;
 mod borders;

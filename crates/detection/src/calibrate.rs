@@ -22,46 +22,54 @@ const FULL: u32 = 2600 * WEIGHT as u32;
 /// Where the tail begins.
 const TAIL: f64 = 0.95;
 /// Values seen before anything is surprising.
-const WARM: u32 = 50;
+const WARM: u16 = 50;
 /// Bins that stay below the 95 % quantile when outliers push the histogram upwards.
 const BELOW: i32 = 16;
 /// Raw surprises smaller than this are zero.
-const SMALLEST: f64 = 1e-200;
+const SMALLEST: f64 = 1e-36;
 
 /// The past of one raw surprise.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Calibration {
-    weights: Box<[u16]>,
+    #[serde(with = "bins")]
+    weights: [u16; BINS],
     zero: u16,
+    /// Values seen, saturating.
+    seen: u16,
     /// Number of the first bin on the scale of all positive numbers.
     bottom: i32,
     total: u32,
-    seen: u32,
-    fit_in: u8,
     tail: Tail,
+    fit_in: u8,
 }
 
 /// The fitted tail.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Tail {
     /// The 95 % quantile.
-    start: f64,
+    start: f32,
     /// Share of values above it; 0 when there are too few to fit.
-    share: f64,
+    share: f32,
     /// Scale of the generalised Pareto distribution; 0 when all values equal the quantile.
-    scale: f64,
+    scale: f32,
     /// Its shape, 0 to 0.7.
-    shape: f64,
+    shape: f32,
+}
+
+impl Tail {
+    #[expect(clippy::cast_possible_truncation, reason = "seven digits of a fit are enough; larger ones become infinite")]
+    fn new(start: f64, share: f64, scale: f64, shape: f64) -> Self {
+        Self { start: start as f32, share: share as f32, scale: scale as f32, shape: shape as f32 }
+    }
+
+    fn parts(self) -> (f64, f64, f64, f64) {
+        (self.start.into(), self.share.into(), self.scale.into(), self.shape.into())
+    }
 }
 
 impl Calibration {
     pub(crate) fn new() -> Self {
-        Self { weights: Box::new([0; BINS]), zero: 0, bottom: 0, total: 0, seen: 0, fit_in: 0, tail: Tail::default() }
-    }
-
-    /// Heap memory in bytes.
-    pub(crate) fn heap(&self) -> usize {
-        size_of_val(&*self.weights)
+        Self { weights: [0; BINS], zero: 0, seen: 0, bottom: 0, total: 0, tail: Tail::default(), fit_in: 0 }
     }
 
     /// -log10 of the chance that a raw surprise is at least `raw`; 0 while little is known.
@@ -70,7 +78,7 @@ impl Calibration {
             return 0.0;
         }
         let count = f64::from(self.total) / f64::from(WEIGHT);
-        let Tail { start, share, scale, shape } = self.tail;
+        let (start, share, scale, shape) = self.tail.parts();
         if raw <= start || share <= 0.0 {
             return -((count - self.below(raw) + 0.5) / (count + 1.0)).log10();
         }
@@ -88,7 +96,7 @@ impl Calibration {
         if self.seen < WARM {
             return None;
         }
-        let Tail { start, share, scale, shape } = self.tail;
+        let (start, share, scale, shape) = self.tail.parts();
         if share <= 0.0 || scale <= 0.0 {
             return Some(start);
         }
@@ -99,7 +107,7 @@ impl Calibration {
 
     /// The 95 % quantile of raw surprises; `None` while little is known.
     pub(crate) fn tail_start(&self) -> Option<f64> {
-        (self.seen >= WARM).then_some(self.tail.start)
+        (self.seen >= WARM).then_some(self.tail.start.into())
     }
 
     /// Remembers a raw surprise.
@@ -148,8 +156,8 @@ impl Calibration {
         }
         if bin > self.bottom + last {
             let mut up = bin - self.bottom - last;
-            if self.seen >= WARM && self.tail.start > SMALLEST {
-                up = up.min((bin_of(self.tail.start) - BELOW - self.bottom).max(0));
+            if self.seen >= WARM && f64::from(self.tail.start) > SMALLEST {
+                up = up.min((bin_of(self.tail.start.into()) - BELOW - self.bottom).max(0));
             }
             self.move_up(usize::try_from(up).unwrap_or(0));
         } else if bin < self.bottom {
@@ -215,18 +223,34 @@ impl Calibration {
         }
         let start = start.unwrap_or(0.0);
         if excess < 5.0 {
-            self.tail = Tail { start, share: 0.0, scale: 0.0, shape: 0.0 };
+            self.tail = Tail::new(start, 0.0, 0.0, 0.0);
             return;
         }
         let (mean, moment) = (mean / rank.max(1.0), moment / rank.max(1.0));
         let share = rank * f64::from(WEIGHT) / total;
         if mean <= start * 1e-12 {
-            self.tail = Tail { start, share, scale: 0.0, shape: 0.0 };
+            self.tail = Tail::new(start, share, 0.0, 0.0);
             return;
         }
         let difference = mean - 2.0 * moment;
         let shape = if difference > mean * 1e-12 { (2.0 - mean / difference).clamp(0.0, 0.7) } else { 0.0 };
-        self.tail = Tail { start, share, scale: mean * (1.0 - shape), shape };
+        self.tail = Tail::new(start, share, mean * (1.0 - shape), shape);
+    }
+}
+
+/// Bins as a sequence: serde knows arrays of at most 32.
+mod bins {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    use super::BINS;
+
+    pub(super) fn serialize<S: Serializer>(bins: &[u16; BINS], serializer: S) -> Result<S::Ok, S::Error> {
+        bins.as_slice().serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<[u16; BINS], D::Error> {
+        let bins = Vec::deserialize(deserializer)?;
+        bins.try_into().map_err(|bins: Vec<u16>| D::Error::invalid_length(bins.len(), &"64 weights"))
     }
 }
 

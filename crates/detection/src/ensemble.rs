@@ -1,4 +1,4 @@
-//! The default model: ten components, each calibrated against its own past, combined in three heads.
+//! The default model: thirteen components, each calibrated against its own past, combined in three heads.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,7 +6,7 @@ use crate::calibrate::Calibration;
 use crate::heads;
 use crate::model::{Circumstances, Evidence, MOST_SURPRISE, Model, Observation, Part, Surprises};
 pub use crate::models::COMPONENTS;
-use crate::models::{AR, Expected, Models, NOVELTY, POINT, Raws, TIME_OF_DAY, TIME_OF_WEEK};
+use crate::models::{AR, CALENDAR, EXTREMES, Expected, Models, POINT, Raws, TIME_OF_DAY, TIME_OF_WEEK, TIME_OF_WEEK_SCALED};
 use crate::samples::{most_surprise, trust};
 use crate::scale::Scale;
 
@@ -49,11 +49,14 @@ impl Ensemble {
             })
         };
         let general = most(expected.time_of_day.or(expected.autoregression));
-        let limits = [most(expected.autoregression), most(expected.time_of_day), most(expected.time_of_week)];
+        let (autoregression, week) = (most(expected.autoregression), most(expected.time_of_week));
         let mut surprises = Surprises::default();
         for (component, ((surprise, raw), calibration)) in surprises.iter_mut().zip(raws).zip(&self.calibrations).enumerate() {
-            let limit =
-                FORECASTERS.iter().zip(&limits).find(|(index, _)| **index == component).map_or(general, |(_, limit)| *limit);
+            let limit = match component {
+                AR => autoregression,
+                TIME_OF_WEEK | TIME_OF_WEEK_SCALED => week,
+                _ => general,
+            };
             *surprise = raw.map_or(0.0, |raw| calibration.surprise(raw).min(limit));
         }
         surprises
@@ -89,18 +92,20 @@ impl Model for Ensemble {
 
     fn judge(&mut self, observation: &Observation, circumstances: &Circumstances) -> (Evidence, Memo) {
         let expected = self.models.expect(observation.time);
-        let raws = self.models.judge(observation.learnt, &expected, trust(observation.quantity, observation.samples));
+        let raws =
+            self.models.judge(observation.time, observation.learnt, &expected, trust(observation.quantity, observation.samples));
         let memo = Memo { expected, raws };
         let surprises = self.surprises(observation, &memo);
         let penalty = circumstances.penalty;
         let (point, slow) = surprises.split_at(POINT);
-        let (novelty, calendar) = slow.split_at(NOVELTY);
-        let usual = self.usual(&memo.expected, circumstances.page_threshold + penalty, circumstances.incident);
+        let part = |range: Option<&'_ [f64]>| range.map_or(0.0, heads::mean);
+        let (extremes, calendar) = (part(surprises.get(EXTREMES)), part(surprises.get(CALENDAR)));
+        let usual = self.usual(&memo.expected, circumstances.surprise_needed(1.0), circumstances.incident);
         let evidence = Evidence {
             point: heads::point(point),
             alert: heads::alert(slow, penalty),
-            page: heads::page(point, novelty, calendar, penalty),
-            threshold: None,
+            page: heads::page(heads::mean(point), extremes, calendar, penalty),
+            score: heads::page(heads::mean(point), extremes, calendar, 0.0),
             expected: usual.map(|(expected, _)| expected),
             reach: usual.and_then(|(_, reach)| reach),
             unusual: matches!((memo.raws[TIME_OF_DAY], self.limit(TIME_OF_DAY)), (Some(raw), Some(limit)) if raw > limit),
@@ -135,7 +140,8 @@ impl Model for Ensemble {
             _ => observation.learnt,
         };
         let calendar = [taught(memo.expected.time_of_day, day), taught(memo.expected.time_of_week, week)];
-        self.models.learn(observation.time, observation.learnt, calendar);
+        let week = memo.expected.time_of_week.map(|expected| (observation.learnt - expected).abs());
+        self.models.learn(observation.time, observation.learnt, week, calendar);
     }
 
     fn recent(&self) -> Vec<f64> {
@@ -143,6 +149,6 @@ impl Model for Ensemble {
     }
 
     fn heap(&self) -> usize {
-        size_of_val(&*self.calibrations) + self.calibrations.iter().map(Calibration::heap).sum::<usize>() + self.models.heap()
+        size_of::<Self>() + size_of_val(&*self.calibrations) + self.models.heap()
     }
 }

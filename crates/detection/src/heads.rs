@@ -26,12 +26,12 @@ pub(crate) fn alert(surprises: &[f64], penalty: f64) -> f64 {
     if surprise > 0.0 { (surprise - penalty).max(0.0) } else { 0.0 }
 }
 
-/// Both heads agree: geometric mean of the mean point surprise and of novelty and calendar, half each, less
-/// the penalty.
-pub(crate) fn page(point: &[f64], novelty: &[f64], calendar: &[f64], penalty: f64) -> f64 {
+/// Both heads agree: geometric mean of the mean point surprise and of extremes and calendar, half each, less the
+/// penalty. All are means of surprises.
+pub(crate) fn page(point: f64, extremes: f64, calendar: f64, penalty: f64) -> f64 {
     let penalty = penalty.max(0.0);
-    let slow = f64::midpoint(mean(novelty), mean(calendar));
-    ((slow - penalty).max(0.0) * (mean(point) - penalty).max(0.0)).sqrt()
+    let slow = f64::midpoint(extremes, calendar);
+    ((slow - penalty).max(0.0) * (point - penalty).max(0.0)).sqrt()
 }
 
 fn root_mean_square(surprises: impl ExactSizeIterator<Item = f64>) -> f64 {
@@ -39,7 +39,8 @@ fn root_mean_square(surprises: impl ExactSizeIterator<Item = f64>) -> f64 {
     (surprises.map(|surprise| surprise * surprise).sum::<f64>() / count).sqrt()
 }
 
-fn mean(surprises: &[f64]) -> f64 {
+/// Mean surprise.
+pub(crate) fn mean(surprises: &[f64]) -> f64 {
     surprises.iter().sum::<f64>() / surprises.len().max(1) as f64
 }
 
@@ -71,8 +72,8 @@ mod tests {
 
     #[test]
     fn one_head_alone_does_not_page() {
-        assert_eq!(page(&[9.0; 4], &[0.0; 4], &[0.0; 2], 0.0), 0.0);
-        assert_eq!(page(&[0.0; 4], &[9.0; 4], &[9.0; 2], 0.0), 0.0);
-        assert!((page(&[4.0; 4], &[4.0; 4], &[4.0; 2], 1.0) - 3.0).abs() < 1e-12);
+        assert_eq!(page(9.0, 0.0, 0.0, 0.0), 0.0);
+        assert_eq!(page(0.0, 9.0, 9.0, 0.0), 0.0);
+        assert!((page(4.0, 4.0, 4.0, 1.0) - 3.0).abs() < 1e-12);
     }
 }

@@ -22,11 +22,13 @@
 //! assert!(verdict.finding.is_some_and(|finding| finding.score > 25.0));
 //! ```
 
+mod baseline;
 mod calibrate;
 mod ensemble;
 mod entity;
 mod explain;
 mod forecast;
+mod forest;
 mod heads;
 mod incident;
 mod model;
@@ -37,6 +39,7 @@ mod reference;
 mod refractory;
 mod samples;
 mod scale;
+mod seasonal_band;
 mod series;
 mod shape;
 mod sketch;
@@ -45,7 +48,8 @@ mod verdict;
 
 pub use ensemble::COMPONENTS;
 pub use entity::{Carrier, Channel, Entity, EntityFinding, EntityVerdict, MOST_CHANNELS};
-pub use model::{ModelKind, ModelOptions};
+pub use forest::{Growth, IsolationForest};
+pub use model::{Contamination, ModelKind, ModelOptions};
 pub use peers::{MAX_PEERS, PeerFinding, PeerGroup, PeerModel, PeerParameters, PeerValue};
 pub use series::Series;
 pub use sketch::{MAX_BINS, RELATIVE_ACCURACY, Sketch};

@@ -7,6 +7,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ensemble::{COMPONENTS, Ensemble};
+use crate::forest::Forest;
+use crate::seasonal_band::SeasonalBand;
 use crate::training::{Job, Progress};
 use crate::verdict::Quantity;
 
@@ -23,6 +25,12 @@ pub enum ModelKind {
     /// Forecasts, shapes, novelty and the calendar, calibrated and combined; learns with every value.
     #[default]
     Ensemble,
+    /// A forest of random cuts along the axes, trained on the last values now and then.
+    IsolationForest,
+    /// A forest of random cuts in random directions.
+    ExtendedIsolationForest,
+    /// A level and a spread per time of the day and of the week; learns with every value.
+    SeasonalBand,
 }
 
 impl ModelKind {
@@ -31,16 +39,78 @@ impl ModelKind {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Ensemble => "ensemble",
+            Self::IsolationForest => "isolation_forest",
+            Self::ExtendedIsolationForest => "extended_isolation_forest",
+            Self::SeasonalBand => "seasonal_band",
+        }
+    }
+
+    /// Whether it is trained now and then, rather than learning with every value.
+    #[must_use]
+    pub const fn is_trained(self) -> bool {
+        matches!(self, Self::IsolationForest | Self::ExtendedIsolationForest)
+    }
+}
+
+/// The share of values that is taken to be abnormal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Contamination {
+    /// As rare as [`crate::Parameters::page_threshold`] says, and rarer the longer a series is watched.
+    #[default]
+    Auto,
+    /// This share of the values a series has shown, above 0 and up to 0.5: a finding needs a score among the highest
+    /// so many of its own history. The other rules (refractory, incident, smallest deviation) hold as well.
+    Share(f64),
+}
+
+impl Contamination {
+    /// The surprise from which a value belongs to that share; `None` for [`Self::Auto`].
+    #[must_use]
+    pub fn threshold(self) -> Option<f64> {
+        match self {
+            Self::Auto => None,
+            Self::Share(share) => Some(-share.clamp(1e-9, 0.5).log10()),
         }
     }
 }
 
 /// Which model, and how it is trained.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelOptions {
     /// Which model. A series that has learnt with another one begins anew.
     pub kind: ModelKind,
+    /// Values that a trained model is trained on: [`Self::FEWEST_SAMPLES`] to [`Self::MOST_SAMPLES`].
+    pub training_samples: u32,
+    /// Seconds of event time after which it is trained anew.
+    pub retrain_seconds: f64,
+    /// How many values are taken to be abnormal.
+    pub contamination: Contamination,
+    /// Trees of a forest, 1 to 1000.
+    pub trees: u32,
+    /// Values that each tree is grown from, 2 to 4096.
+    pub subsample: u32,
+}
+
+impl ModelOptions {
+    /// Fewer values than this are no past.
+    pub const FEWEST_SAMPLES: u32 = 50;
+    /// More values are not kept.
+    pub const MOST_SAMPLES: u32 = 100_000;
+}
+
+impl Default for ModelOptions {
+    fn default() -> Self {
+        Self {
+            kind: ModelKind::default(),
+            training_samples: 1000,
+            retrain_seconds: 86_400.0,
+            contamination: Contamination::Auto,
+            trees: 100,
+            subsample: 256,
+        }
+    }
 }
 
 /// One value on its way through a model.
@@ -71,6 +141,13 @@ pub(crate) struct Circumstances {
     pub(crate) incident: bool,
 }
 
+impl Circumstances {
+    /// The surprise from which a value may be a finding, where `worth` times it, less the penalty, is the page score.
+    pub(crate) fn surprise_needed(&self, worth: f64) -> f64 {
+        self.options.contamination.threshold().unwrap_or(self.page_threshold / worth + self.penalty)
+    }
+}
+
 /// How unusual a model finds a value, before anything is learnt from it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Evidence {
@@ -80,8 +157,8 @@ pub(crate) struct Evidence {
     pub(crate) alert: f64,
     /// Less the penalty, before the refractory rule and that of the smallest deviation.
     pub(crate) page: f64,
-    /// The page score from which there is a finding, where the model has a threshold of its own.
-    pub(crate) threshold: Option<f64>,
+    /// Overall and before the penalty: what the series' own history of scores is made of.
+    pub(crate) score: f64,
     /// What is usual, on the learnt scale.
     pub(crate) expected: Option<f64>,
     /// How far from it a finding begins, on the learnt scale.
@@ -132,7 +209,12 @@ pub(crate) trait Model {
         Progress::Untrained
     }
 
-    /// The training that is due, if it was not handed out yet.
+    /// Whether training is due that was not handed out yet.
+    fn is_due(&self) -> bool {
+        false
+    }
+
+    /// The training that is due; handed out once.
     fn job(&mut self) -> Option<Job> {
         None
     }
@@ -144,14 +226,18 @@ pub(crate) trait Model {
 /// The model of a series.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Chosen {
-    Ensemble(Ensemble),
+    Ensemble(Box<Ensemble>),
+    Forest(Box<Forest>),
+    SeasonalBand(Box<SeasonalBand>),
 }
 
-/// Does the same with whichever model it is.
+/// Does the same with whichever model it is; each arm is compiled for its model.
 macro_rules! with_model {
     ($chosen:expr, $model:ident => $body:expr) => {
         match $chosen {
             $crate::model::Chosen::Ensemble($model) => $body,
+            $crate::model::Chosen::Forest($model) => $body,
+            $crate::model::Chosen::SeasonalBand($model) => $body,
         }
     };
 }
@@ -160,13 +246,18 @@ pub(crate) use with_model;
 impl Chosen {
     pub(crate) fn new(kind: ModelKind) -> Self {
         match kind {
-            ModelKind::Ensemble => Self::Ensemble(Ensemble::new()),
+            ModelKind::Ensemble => Self::Ensemble(Box::new(Ensemble::new())),
+            ModelKind::IsolationForest => Self::Forest(Box::new(Forest::new(false))),
+            ModelKind::ExtendedIsolationForest => Self::Forest(Box::new(Forest::new(true))),
+            ModelKind::SeasonalBand => Self::SeasonalBand(Box::new(SeasonalBand::new())),
         }
     }
 
     pub(crate) const fn kind(&self) -> ModelKind {
         match self {
             Self::Ensemble(_) => ModelKind::Ensemble,
+            Self::Forest(forest) => forest.kind(),
+            Self::SeasonalBand(_) => ModelKind::SeasonalBand,
         }
     }
 }

@@ -1,21 +1,37 @@
-//! The ten models of a series: each says what it expected, or how far from everything known a shape is.
+//! The models of a series: each says what it expected, or how far from everything known a shape is.
 
 use serde::{Deserialize, Serialize};
 
-use crate::forecast::{Autoregression, Profile};
-use crate::shape::History;
+use crate::forecast::{Autoregression, Profile, Spread};
+use crate::shape::{History, Kept};
 
-/// The components of the ensemble: the first four see single points and short shapes (point head), the
-/// others novelty and the calendar (alert head).
-pub const COMPONENTS: [&str; 10] =
-    ["ar4", "shape12", "shape24", "shape12x3", "nov3x2", "nov3x10", "nov12x7", "nov12x10", "time_of_day", "time_of_week"];
+/// The components of the ensemble: the first four see single points and short shapes (point head), the others novelty
+/// and the calendar (alert head).
+pub const COMPONENTS: [&str; 13] = [
+    "ar4",
+    "shape12",
+    "shape24",
+    "shape12x3",
+    "nov3x10",
+    "nov12x10",
+    "nov24x10",
+    "max10",
+    "min10",
+    "mean10",
+    "time_of_day",
+    "time_of_week",
+    "time_of_week_scaled",
+];
 /// Components of the point head; the others are those of the alert head.
 pub(crate) const POINT: usize = 4;
-/// Components of novelty, which follow them; the last two are those of the calendar.
-pub(crate) const NOVELTY: usize = 4;
+/// Where the components of extremes begin and end, and those of the calendar begin: both are in the page head.
+pub(crate) const EXTREMES: std::ops::Range<usize> = 7..9;
+pub(crate) const CALENDAR: std::ops::RangeFrom<usize> = TIME_OF_DAY..;
 pub(crate) const AR: usize = 0;
-pub(crate) const TIME_OF_DAY: usize = 8;
-pub(crate) const TIME_OF_WEEK: usize = 9;
+pub(crate) const MEAN: usize = 9;
+pub(crate) const TIME_OF_DAY: usize = 10;
+pub(crate) const TIME_OF_WEEK: usize = 11;
+pub(crate) const TIME_OF_WEEK_SCALED: usize = 12;
 
 const DAY: f64 = 86_400.0;
 const DAY_PHASES: usize = 48;
@@ -23,6 +39,8 @@ const DAY_RATE: f32 = 0.05;
 const WEEK: f64 = 604_800.0;
 const WEEK_PHASES: usize = 336;
 const WEEK_RATE: f32 = 0.3;
+/// Steps of ten values that are remembered: 3.5 days of one-minute values, 17 days of five-minute ones.
+const TENS: usize = 504;
 /// Gaps longer than this many steps break the order of values; shorter ones are bridged by forecasts.
 pub(crate) const LONGEST_BRIDGE: u32 = 12;
 
@@ -41,8 +59,8 @@ impl Expected {
     pub(crate) fn of(&self, component: usize) -> Option<f64> {
         match component {
             AR => self.autoregression,
-            TIME_OF_DAY => self.time_of_day,
-            TIME_OF_WEEK => self.time_of_week,
+            TIME_OF_DAY | MEAN => self.time_of_day,
+            TIME_OF_WEEK | TIME_OF_WEEK_SCALED => self.time_of_week,
             _ => None,
         }
     }
@@ -54,11 +72,15 @@ pub(crate) struct Models {
     autoregression: Autoregression,
     time_of_day: Profile,
     time_of_week: Profile,
-    every1: History,
-    every2: History,
-    every3: History,
-    every7: History,
-    every10: History,
+    /// Usual distance to what the time of the week expects, by time of day.
+    spread: Spread,
+    every1: History<i16>,
+    every3: History<i8>,
+    every10: History<i8>,
+    highest: History<i8>,
+    lowest: History<i8>,
+    /// Sum and number of the distances to what the time of day expected in the step of ten so far.
+    residuals: (f64, u8),
     /// Last distance of `shape12x3`, which stands until its next step.
     held: Option<f64>,
 }
@@ -69,19 +91,25 @@ impl Models {
             autoregression: Autoregression::new(),
             time_of_day: Profile::new(DAY, DAY_PHASES, DAY_RATE),
             time_of_week: Profile::new(WEEK, WEEK_PHASES, WEEK_RATE),
-            every1: History::new(1, 512),
-            every2: History::new(2, 256),
-            every3: History::new(3, 256),
-            every7: History::new(7, 256),
-            every10: History::new(10, 256),
+            spread: Spread::new(DAY, DAY_PHASES, DAY_RATE),
+            every1: History::new(Kept::Mean, 1, 320),
+            every3: History::new(Kept::Mean, 3, 256),
+            every10: History::new(Kept::Mean, 10, TENS),
+            highest: History::new(Kept::Highest, 10, TENS),
+            lowest: History::new(Kept::Lowest, 10, TENS),
+            residuals: (0.0, 0),
             held: None,
         }
     }
 
     /// Heap memory in bytes.
     pub(crate) fn heap(&self) -> usize {
-        let histories = [&self.every1, &self.every2, &self.every3, &self.every7, &self.every10];
-        histories.map(History::heap).iter().sum::<usize>() + self.time_of_day.heap() + self.time_of_week.heap()
+        let coarse = [&self.every3, &self.every10, &self.highest, &self.lowest];
+        self.every1.heap()
+            + coarse.map(History::heap).iter().sum::<usize>()
+            + self.time_of_day.heap()
+            + self.time_of_week.heap()
+            + self.spread.heap()
     }
 
     /// The last values, oldest first; what bridges a short gap is among them.
@@ -93,22 +121,17 @@ impl Models {
     pub(crate) fn skip(&mut self, missing: u32) {
         if missing > LONGEST_BRIDGE {
             self.held = None;
-            [&mut self.every1, &mut self.every2, &mut self.every3, &mut self.every7, &mut self.every10]
-                .into_iter()
-                .for_each(History::interrupt);
+            self.residuals = (0.0, 0);
+            self.every1.interrupt();
+            [&mut self.every3, &mut self.every10, &mut self.highest, &mut self.lowest].into_iter().for_each(History::interrupt);
             self.autoregression.interrupt();
             return;
         }
         for _ in 0..missing {
+            // Coarser steps take what was seen alone.
             if let Some(value) = self.autoregression.expect() {
                 self.autoregression.shift(value);
                 self.every1.push(value);
-                self.every2.push(value);
-                if self.every3.push(value) {
-                    self.held = self.every3.distance(12, true);
-                }
-                self.every7.push(value);
-                self.every10.push(value);
             }
         }
     }
@@ -123,37 +146,63 @@ impl Models {
     }
 
     /// Takes the next value into the shapes; gives the raw surprises of all components.
-    pub(crate) fn judge(&mut self, value: f64, expected: &Expected, trusted: f64) -> Raws {
+    pub(crate) fn judge(&mut self, time: f64, value: f64, expected: &Expected, trusted: f64) -> Raws {
         let residual = |expected: Option<f64>| expected.map(|expected| (value - expected).abs() * trusted);
         self.every1.push(value);
-        if self.every3.push(value) {
-            self.held = self.every3.distance(12, true);
-        }
+        self.push_three(value);
         let (shape12, shape24) = self.every1.centred_distances(12);
-        let completed = |history: &mut History| history.push(value);
-        let (two, seven, ten) = (completed(&mut self.every2), completed(&mut self.every7), completed(&mut self.every10));
-        let novelty = |history: &History, completed: bool, width: usize| {
+        if let Some(expected) = expected.time_of_day {
+            self.residuals.0 += (value - expected) * trusted;
+            self.residuals.1 = self.residuals.1.saturating_add(1);
+        }
+        let completed = self.push_ten(value);
+        let novelty = |history: &History<i8>, width: usize| {
             if completed { history.distance(width, false) } else { history.knows(width).then_some(0.0) }
         };
+        let (sum, count) = self.residuals;
+        let mean = (count > 0).then(|| if completed { (sum / f64::from(count)).abs() } else { 0.0 });
+        if completed {
+            self.residuals = (0.0, 0);
+        }
+        let week = residual(expected.time_of_week);
         [
             residual(expected.autoregression),
             shape12,
             shape24,
             self.held,
-            novelty(&self.every2, two, 3),
-            novelty(&self.every10, ten, 3),
-            novelty(&self.every7, seven, 12),
-            novelty(&self.every10, ten, 12),
+            novelty(&self.every10, 3),
+            novelty(&self.every10, 12),
+            novelty(&self.every10, 24),
+            novelty(&self.highest, 1),
+            novelty(&self.lowest, 1),
+            mean,
             residual(expected.time_of_day),
-            residual(expected.time_of_week),
+            week,
+            week.and_then(|week| self.spread.relative(time, week)),
         ]
     }
 
     /// Teaches the forecasters: the autoregression `value`, the calendar `taught`.
-    pub(crate) fn learn(&mut self, time: f64, value: f64, taught: [f64; 2]) {
+    pub(crate) fn learn(&mut self, time: f64, value: f64, week: Option<f64>, taught: [f64; 2]) {
         self.autoregression.learn(value);
+        if let Some(week) = week {
+            self.spread.learn(time, week);
+        }
         let [day, week] = taught;
         self.time_of_day.learn(time, day);
         self.time_of_week.learn(time, week);
+    }
+
+    fn push_three(&mut self, value: f64) {
+        if self.every3.push(value) {
+            self.held = self.every3.distance(12, true);
+        }
+    }
+
+    /// True when a step of ten is complete.
+    fn push_ten(&mut self, value: f64) -> bool {
+        self.highest.push(value);
+        self.lowest.push(value);
+        self.every10.push(value)
     }
 }

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use crate::calibrate::Calibration;
 use crate::forecast::{Autoregression, Profile};
-use crate::shape::History;
+use crate::shape::{History, Kept};
 
 #[derive(Deserialize)]
 struct Fixture {
@@ -130,7 +130,7 @@ fn the_histogram_calibrates_like_the_exact_past() {
 /// `distances` of the reference are of unlimited history and not quantised: compared while all is remembered.
 fn nearest_like(name: &str, values: &[f64], distances: &[f64], step: u8, width: usize, centred: bool, holds: bool) {
     let spread = values.iter().fold(0.0, |most: f64, value| most.max(value.abs()));
-    let mut history = History::new(step, 512);
+    let mut history = History::<i16>::new(Kept::Mean, step, 512);
     for (number, (value, theirs)) in values.iter().zip(distances).take(500).enumerate() {
         if history.push(*value) {
             let ours = history.distance(width, centred).unwrap_or(0.0);
@@ -153,7 +153,7 @@ fn shapes_are_as_far_from_the_past_as_in_the_reference() {
 #[test]
 fn both_centred_distances_in_one_pass_are_those_of_two() {
     for case in fixture().series {
-        let mut history = History::new(1, 256);
+        let mut history = History::<i16>::new(Kept::Mean, 1, 256);
         for (step, value) in case.values.iter().enumerate() {
             history.push(*value);
             let (short, long) = history.centred_distances(12);

@@ -2,10 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::calibrate::Calibration;
 use crate::explain::{self, Moments, Records, Timeline};
 use crate::heads;
 use crate::incident::Incident;
-use crate::model::{Chosen, Circumstances, Evidence, Model, ModelKind, Observation, Part, with_model};
+use crate::model::{Chosen, Circumstances, Contamination, Evidence, Model, ModelKind, Observation, Part, with_model};
 use crate::models::LONGEST_BRIDGE;
 use crate::refractory::Refractory;
 use crate::scale::Scale;
@@ -33,6 +34,8 @@ struct Shell {
     alerts: Refractory,
     pages: Refractory,
     incident: Incident,
+    /// The history of scores, where the share of abnormal values is given.
+    scores: Option<Box<Calibration>>,
     records: Records,
     timeline: Timeline,
     moments: Moments,
@@ -60,7 +63,7 @@ impl Series {
             self.shell = Shell::new(self.shell.quantity, self.shell.bucket_seconds);
             self.model = Chosen::new(parameters.model.kind);
         }
-        with_model!(&mut self.model, model => self.shell.observe(model, time, value, samples, parameters))
+        with_model!(&mut self.model, model => self.shell.observe(&mut **model, time, value, samples, parameters))
     }
 
     /// Whether this series can have findings yet.
@@ -98,7 +101,13 @@ impl Series {
         fn of<M: Model>(_: &M) -> &'static [&'static str] {
             M::COMPONENTS
         }
-        with_model!(&self.model, model => of(model))
+        with_model!(&self.model, model => of(&**model))
+    }
+
+    /// Whether [`Series::job`] has something to hand out.
+    #[must_use]
+    pub fn is_due(&self) -> bool {
+        with_model!(&self.model, model => model.is_due())
     }
 
     /// The training that is due, once: to be done off the hot path. See [`Job`].
@@ -124,6 +133,7 @@ impl Shell {
             alerts: Refractory::default(),
             pages: Refractory::default(),
             incident: Incident::default(),
+            scores: None,
             records: Records::default(),
             timeline: Timeline::default(),
             moments: Moments::default(),
@@ -149,8 +159,9 @@ impl Shell {
             incident: self.incident.is_on(),
         };
         let (evidence, memo) = model.judge(&observation, &circumstances);
+        self.keep_scores(parameters);
         let mut verdict = self.judge(&observation, &evidence, parameters);
-        if self.is_finding(&evidence, &verdict, parameters) {
+        if self.is_finding(&verdict, parameters) {
             let parts = model.parts(&observation, &evidence, &memo);
             let recent = model.recent();
             verdict.finding = Some(self.finding(parts, &recent, &observation, &verdict, parameters.page_threshold));
@@ -161,8 +172,21 @@ impl Shell {
         self.records.learn(verdict.page, time);
         self.incident.follow(verdict.finding.as_ref().map(|_| verdict.page), evidence.unusual);
         model.learn(&observation, &circumstances, &memo, self.incident.is_young(self.bucket_seconds));
+        if let Some(scores) = &mut self.scores {
+            scores.learn(evidence.score);
+        }
         self.seen = self.seen.saturating_add(1);
         verdict
+    }
+
+    /// A history of scores is kept while it decides.
+    fn keep_scores(&mut self, parameters: &Parameters) {
+        match parameters.model.contamination {
+            Contamination::Auto => self.scores = None,
+            Contamination::Share(_) => {
+                self.scores.get_or_insert_with(|| Box::new(Calibration::new()));
+            }
+        }
     }
 
     /// Steps left out between the last observation and `time`.
@@ -187,7 +211,13 @@ impl Shell {
         let scale = self.scale();
         let is_large = |expected| self.is_large(observation.value, scale.observed(expected), parameters);
         let large = evidence.expected.is_some_and(is_large);
-        let page = if large { evidence.page } else { 0.0 };
+        let page = if !large {
+            0.0
+        } else if let Some(scores) = &self.scores {
+            scores.surprise(evidence.score)
+        } else {
+            evidence.page
+        };
         let mut verdict = Verdict {
             point: evidence.point,
             alert: self.alerts.pass(evidence.alert, parameters.alert_refractory),
@@ -206,8 +236,8 @@ impl Shell {
         verdict
     }
 
-    fn is_finding(&self, evidence: &Evidence, verdict: &Verdict, parameters: &Parameters) -> bool {
-        let threshold = evidence.threshold.unwrap_or(parameters.page_threshold);
+    fn is_finding(&self, verdict: &Verdict, parameters: &Parameters) -> bool {
+        let threshold = parameters.model.contamination.threshold().unwrap_or(parameters.page_threshold);
         let (page, ready) = (verdict.page, self.seen >= self.needed);
         ready && page > 0.0 && page >= threshold && self.incident.is_worse(page)
     }
@@ -252,7 +282,8 @@ impl Shell {
 
     /// Heap memory in bytes.
     fn heap(&self) -> usize {
-        self.timeline.heap() + self.moments.heap()
+        let scores = self.scores.as_ref().map_or(0, |_| size_of::<Calibration>());
+        self.timeline.heap() + self.moments.heap() + scores
     }
 
     /// Whether the value is far enough from what is usual.

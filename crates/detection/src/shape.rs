@@ -13,18 +13,57 @@ const SLACK: usize = 16;
 pub(crate) const LONGEST: usize = 512;
 /// Means that are compared, and what a block may read beyond them.
 const ROOM: usize = LONGEST + SLACK + LANES;
-/// Largest quantised magnitude.
-const LARGEST: f64 = 32_000.0;
-/// Quantised spread that is aimed at, so that there is room for larger values.
-const AIM: f64 = 16_000.0;
-/// Most that one value may widen the scale.
-const OUTLIER: f64 = 64.0;
 
-/// The last means of `step` consecutive values, quantised to 16 bits.
+/// An integer that stands for a value of a history.
+pub(crate) trait Quantum: Copy + Into<f32> + Into<f64> {
+    /// Largest magnitude.
+    const LARGEST: f64;
+    /// Magnitude that is aimed at, so that there is room for larger values.
+    const AIM: f64;
+    /// Most that one value may widen the scale.
+    const OUTLIER: f64;
+
+    /// The nearest integer to a number of at most `LARGEST`.
+    fn nearest(number: f64) -> Self;
+}
+
+impl Quantum for i16 {
+    const LARGEST: f64 = 32_000.0;
+    const AIM: f64 = 16_000.0;
+    const OUTLIER: f64 = 64.0;
+
+    #[expect(clippy::cast_possible_truncation, reason = "clamped to 16 bits; NaN, from 0 / 0, becomes 0")]
+    fn nearest(number: f64) -> Self {
+        number.round() as Self
+    }
+}
+
+impl Quantum for i8 {
+    const LARGEST: f64 = 127.0;
+    const AIM: f64 = 110.0;
+    const OUTLIER: f64 = 16.0;
+
+    #[expect(clippy::cast_possible_truncation, reason = "clamped to 8 bits; NaN, from 0 / 0, becomes 0")]
+    fn nearest(number: f64) -> Self {
+        number.round() as Self
+    }
+}
+
+/// What is kept of the values of one step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Kept {
+    Mean,
+    Highest,
+    Lowest,
+}
+
+/// The last means (or extremes) of `step` consecutive values, quantised.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct History {
+pub(crate) struct History<Q> {
+    kept: Kept,
     step: u8,
     filled: u8,
+    /// Sum or extreme of the values of the step so far.
     sum: f64,
     /// Means that are kept at least.
     capacity: u16,
@@ -37,13 +76,15 @@ pub(crate) struct History {
     unit: f64,
     /// Oldest first.
     #[serde(deserialize_with = "trimmed")]
-    means: Vec<i16>,
+    #[serde(bound(deserialize = "Q: Deserialize<'de>"))]
+    means: Vec<Q>,
 }
 
-impl History {
-    pub(crate) fn new(step: u8, capacity: usize) -> Self {
+impl<Q: Quantum> History<Q> {
+    pub(crate) fn new(kept: Kept, step: u8, capacity: usize) -> Self {
         let capacity = capacity.min(LONGEST);
         Self {
+            kept,
             step: step.max(1),
             filled: 0,
             sum: 0.0,
@@ -58,17 +99,22 @@ impl History {
 
     /// Heap memory in bytes.
     pub(crate) fn heap(&self) -> usize {
-        self.means.capacity() * size_of::<i16>()
+        self.means.capacity() * size_of::<Q>()
     }
 
     /// Adds a value; true when it completes a step.
     pub(crate) fn push(&mut self, value: f64) -> bool {
-        self.sum += value;
+        self.sum = match self.kept {
+            Kept::Mean => self.sum + value,
+            _ if self.filled == 0 => value,
+            Kept::Highest => self.sum.max(value),
+            Kept::Lowest => self.sum.min(value),
+        };
         self.filled = self.filled.saturating_add(1);
         if self.filled < self.step {
             return false;
         }
-        let mean = self.sum / f64::from(self.filled);
+        let mean = if self.kept == Kept::Mean { self.sum / f64::from(self.filled) } else { self.sum };
         self.filled = 0;
         self.sum = 0.0;
         self.push_mean(mean);
@@ -84,7 +130,7 @@ impl History {
 
     /// All means that are kept, oldest first.
     pub(crate) fn values(&self) -> Vec<f64> {
-        self.means.iter().map(|quantised| self.centre + f64::from(*quantised) * self.unit).collect()
+        self.means.iter().map(|quantised| self.centre + Into::<f64>::into(*quantised) * self.unit).collect()
     }
 
     /// Whether there is something to compare the newest `width` means with.
@@ -142,7 +188,7 @@ impl History {
     fn widened(&self) -> [f32; ROOM] {
         let mut wide = [0f32; ROOM];
         for (wide, mean) in wide.iter_mut().zip(&self.means) {
-            *wide = f32::from(*mean);
+            *wide = (*mean).into();
         }
         wide
     }
@@ -163,11 +209,11 @@ impl History {
             mean
         } else {
             // One enormous value must not leave all others without a quantum of difference.
-            let reach = OUTLIER * AIM * self.unit;
+            let reach = Q::OUTLIER * Q::AIM * self.unit;
             mean.clamp(self.centre - reach, self.centre + reach)
         };
         let distance = (mean - self.centre).abs();
-        if (distance > LARGEST * self.unit && distance > 0.0) || self.review == 0 {
+        if (distance > Q::LARGEST * self.unit && distance > 0.0) || self.review == 0 {
             self.rescale(mean);
         }
         let quantised = self.quantise(mean);
@@ -181,12 +227,12 @@ impl History {
     fn rescale(&mut self, mean: f64) {
         self.review = self.capacity / 4;
         let (low, high) = self.means.iter().fold((mean, mean), |(low, high), quantised| {
-            let value = self.centre + f64::from(*quantised) * self.unit;
+            let value = self.centre + Into::<f64>::into(*quantised) * self.unit;
             (low.min(value), high.max(value))
         });
-        let unit = (high - low) / 2.0 / AIM;
+        let unit = (high - low) / 2.0 / Q::AIM;
         let centre = low + (high - low) / 2.0;
-        let off = (mean - self.centre).abs() > LARGEST * self.unit;
+        let off = (mean - self.centre).abs() > Q::LARGEST * self.unit;
         if !off && unit > self.unit / 4.0 {
             return;
         }
@@ -195,19 +241,18 @@ impl History {
         self.unit = unit;
         let mut means = std::mem::take(&mut self.means);
         for quantised in &mut means {
-            *quantised = self.quantise(old_centre + f64::from(*quantised) * old_unit);
+            *quantised = self.quantise(old_centre + Into::<f64>::into(*quantised) * old_unit);
         }
         self.means = means;
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "clamped to 16 bits; NaN, from 0 / 0, becomes 0")]
-    fn quantise(&self, mean: f64) -> i16 {
-        ((mean - self.centre) / self.unit).round().clamp(-LARGEST, LARGEST) as i16
+    fn quantise(&self, mean: f64) -> Q {
+        Q::nearest(((mean - self.centre) / self.unit).clamp(-Q::LARGEST, Q::LARGEST))
     }
 }
 
 /// A restored history takes no more memory than one that was never saved.
-fn trimmed<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<i16>, D::Error> {
+fn trimmed<'de, D: serde::Deserializer<'de>, Q: Deserialize<'de>>(deserializer: D) -> Result<Vec<Q>, D::Error> {
     let mut means = Vec::deserialize(deserializer)?;
     means.shrink_to_fit();
     Ok(means)

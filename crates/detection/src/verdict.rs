@@ -49,6 +49,9 @@ impl Quantity {
 pub struct Parameters {
     /// A finding needs a page score of at least this, in units of -log10(probability).
     pub page_threshold: f64,
+    /// An alert score of at least this tells a new event, in units of -log10(probability). Nothing is left out by it:
+    /// it is where those who read [`Verdict::alert`] on its own begin to act.
+    pub alert_threshold: f64,
     /// A finding needs a value at least this share of the expected value away from it.
     pub min_relative_deviation: f64,
     /// A finding needs a value at least this far from the expected value, in the series' own unit.
@@ -68,7 +71,8 @@ pub struct Parameters {
 impl Default for Parameters {
     fn default() -> Self {
         Self {
-            page_threshold: 1.55,
+            page_threshold: 1.4,
+            alert_threshold: 1.5,
             min_relative_deviation: 0.3,
             min_absolute_deviation: 0.0,
             min_ratio_deviation: 0.02,

@@ -222,7 +222,7 @@ fn rows() -> impl Strategy<Value = Vec<Vec<f64>>> {
     (1usize..80, 1usize..6).prop_flat_map(move |(series, period)| {
         prop::collection::vec(prop::collection::vec(value.clone(), series), 1..60).prop_map(move |rows| {
             // Repeated, so that there is enough to learn from.
-            (0..rows.len() * 3 * period).map(|row| rows[row % rows.len()].clone()).collect()
+            rows.iter().cycle().take(rows.len() * 3 * period).cloned().collect()
         })
     })
 }

@@ -34,7 +34,7 @@ fn the_staging_example_is_valid() {
 fn the_production_example_is_valid_and_says_what_has_no_effect_yet() {
     let loaded = example("production.yml");
     assert_eq!(environments(&loaded), ["production", "staging"]);
-    for block in ["redis", "ai_service", "alerts", "data_collection", "security", "audit"] {
+    for block in ["redis", "alerts", "data_collection", "security", "audit"] {
         assert!(loaded.notes.iter().any(|note| note.message.contains(&format!("`{block}`"))), "nothing is said about {block}");
     }
 }

@@ -141,6 +141,8 @@ fn variants_are_judged_by_the_one_that_was_meant() {
         ("a node without a port", daemon("redis: { cluster_mode: true, nodes: [redis-1] }\n")),
         ("nothing to tell by", daemon("redis: { hostname: localhost }\n")),
         ("an unknown model", daemon("ai_service: { model_type: isolation-forest }\n")),
+        ("too few samples", daemon("ai_service: { training_samples: 5 }\n")),
+        ("retrained all the time", daemon("ai_service: { retrain_interval: 10s }\n")),
         ("contamination too large", daemon("ai_service: { contamination: 0.9 }\n")),
         ("contamination a word", daemon("ai_service: { contamination: automatic }\n")),
         ("a channel without a type", daemon("alerts: { channels: [ { url: \"https://hooks.example.com/T0KEN\" } ] }\n")),

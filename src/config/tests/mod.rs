@@ -3,6 +3,7 @@
 mod examples;
 mod factories;
 mod good;
+mod inherited;
 mod messages;
 
 use std::path::Path;

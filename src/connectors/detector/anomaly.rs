@@ -4,14 +4,11 @@ use detection::{Finding, Quantity};
 
 use super::bucket::{Function, Kind};
 use super::group::{Judged, Key};
-use crate::model::{Anomaly, DetectorRef, Direction, Entity, Environment, Past, Reason, Severity, Similar, UnixNanos, Window};
+use crate::model::{Anomaly, Direction, Entity, Environment, Past, Reason, Severity, Similar, UnixNanos, Window};
 use crate::text::alike;
 
 /// Version of the mathematics and of what is made of it; part of every anomaly's id.
 pub(super) const VERSION: &str = "1";
-
-/// The name of the model.
-const MODEL: &str = "ensemble";
 
 /// Who finds.
 pub(super) struct Finder<'a> {
@@ -44,7 +41,7 @@ impl Finder<'_> {
             id: self.id("", key, function.as_str(), Some(window)),
             fingerprint: self.id("", key, function.as_str(), None),
             environment: self.environment.clone(),
-            detector: DetectorRef { name: self.name.to_owned(), kind: MODEL.to_owned(), version: VERSION.to_owned() },
+            detector: judged.judge.detector(self.name),
             signal: key.signal,
             entity: Entity::clone(&key.entity),
             metric: key.metric.to_string(),
@@ -226,6 +223,8 @@ impl Sentences<'_> {
             "time_of_week" => format!("{observed}, {expected} at this time of the week{usual}"),
             "forecast" => format!("{observed}, {expected} after the values just before{usual}"),
             "shape" => format!("{observed}: the last values take a course unlike any before{usual}"),
+            "level" => format!("{observed}, {expected}: a level that is rarely seen{usual}"),
+            "change" => format!("{observed}, {expected}: a step from the value before that is rarely seen{usual}"),
             "novelty" => format!("{observed}: the last values are at levels unlike any before{usual}"),
             _ => format!("{observed}, {expected}{usual}"),
         }
@@ -251,6 +250,7 @@ mod tests {
     use detection::Verdict;
 
     use super::super::bucket::Taken;
+    use super::super::training::Judge;
     use super::*;
     use crate::model::{Signal, SpanKind};
 
@@ -279,7 +279,8 @@ mod tests {
         let environment = Environment::new("production");
         let finder = Finder { environment: &environment, name: "detector", bucket: 60 * UnixNanos::SECOND };
         let taken = Taken { function, value, samples: 240.0 };
-        finder.anomaly(key, &Judged { bucket: 28_000_000, taken, verdict }).unwrap()
+        let judge = Judge { model: detection::ModelKind::Ensemble, version: 0 };
+        finder.anomaly(key, &Judged { bucket: 28_000_000, taken, verdict, judge }).unwrap()
     }
 
     #[test]

@@ -5,6 +5,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::joint::{Entities, Peers};
+use super::model::ModelConfig;
+use super::warmup::Warmup;
 use crate::config::Duration;
 use crate::pipeline::Problem;
 
@@ -41,10 +43,10 @@ pub struct Config {
     #[serde(default = "min_samples")]
     #[schemars(range(min = 1.0, max = 1_000_000.0))]
     pub min_samples: f64,
-    /// How many buckets a series must have seen before anything of it can be an anomaly.
-    #[serde(default = "warmup")]
-    #[schemars(range(min = 10, max = 100_000))]
-    pub warmup: u32,
+    /// How learning begins: how many buckets a series must have seen before anything of it can be an anomaly, as a
+    /// number; or `{ buckets: 240, history: 14d }`, to read that much of the past first.
+    #[serde(default)]
+    pub warmup: Warmup,
     /// How unusual a value must be to be an anomaly, as -log10 of the probability under the series' own past:
     /// 1 more means ten times rarer. 0.5 to 20.
     #[serde(default = "threshold")]
@@ -64,6 +66,9 @@ pub struct Config {
     /// Instances of one metric, compared with each other.
     #[serde(default)]
     pub peers: Peers,
+    /// What judges the series, and how it is trained.
+    #[serde(default)]
+    pub model: ModelConfig,
 }
 
 impl Default for Config {
@@ -76,12 +81,13 @@ impl Default for Config {
             max_series: max_series(),
             forget_after: forget_after(),
             min_samples: min_samples(),
-            warmup: warmup(),
+            warmup: Warmup::default(),
             threshold: threshold(),
             min_deviation: min_deviation(),
             min_error_share_deviation: min_error_share_deviation(),
             entities: Entities::default(),
             peers: Peers::default(),
+            model: ModelConfig::default(),
         }
     }
 }
@@ -103,9 +109,6 @@ const fn forget_after() -> Duration {
 }
 const fn min_samples() -> f64 {
     5.0
-}
-fn warmup() -> u32 {
-    Parameters::default().warmup
 }
 fn threshold() -> f64 {
     Parameters::default().page_threshold
@@ -129,7 +132,8 @@ impl Config {
             page_threshold: self.threshold,
             min_relative_deviation: self.min_deviation,
             min_ratio_deviation: self.min_error_share_deviation,
-            warmup: self.warmup,
+            warmup: self.warmup.buckets(),
+            model: self.model.options(),
             ..Parameters::default()
         }
     }
@@ -173,8 +177,14 @@ pub(super) fn check(config: &serde_json::Value) -> Vec<Problem> {
     if let Some(message) = range(config.min_samples, 1.0, 1e6) {
         problem("min_samples", message, None);
     }
-    if let Some(message) = range(f64::from(config.warmup), 10.0, 1e5) {
+    if let Some(message) = range(f64::from(config.warmup.buckets()), 10.0, 1e5) {
         problem("warmup", message, None);
+    }
+    if let Some(history) = config.warmup.history()
+        && (history.get() < hour || history.get() > year)
+    {
+        let message = format!("a history of {history} is out of range: expected 1h to 1year");
+        problem("warmup", message, Some("two weeks (`14d`) show a weekly rhythm twice".to_owned()));
     }
     if let Some(message) = range(config.threshold, 0.5, 20.0) {
         problem("threshold", message, Some("a higher threshold gives fewer anomalies".to_owned()));
@@ -188,5 +198,6 @@ pub(super) fn check(config: &serde_json::Value) -> Vec<Problem> {
     for (key, message) in config.peers.problems() {
         problems.push(Problem { path: vec!["peers".to_owned(), key.to_owned()], message, hint: None, fatal: true });
     }
+    problems.extend(config.model.check(bucket.as_secs_f64(), config.max_series));
     problems
 }

@@ -14,8 +14,11 @@ use super::bucket::{Bucket, Kind};
 use super::config::Config;
 use super::group::{Closing, Group, Judged, Key, Refusal};
 use super::joint;
+use super::training::{Desk, Trainings};
+use super::watch::Watch;
 use super::watermark::{Sources, Timing};
 use crate::model::{Anomaly, Entity, Environment, Measure, Signal, SourceId, UnixNanos};
+use crate::pipeline::Observer;
 
 /// What does not change while a detector runs.
 #[derive(Clone, Debug)]
@@ -34,6 +37,8 @@ pub(super) struct Settings {
     pub(super) held: Arc<AtomicUsize>,
     /// What is judged together.
     pub(super) joint: joint::Settings,
+    /// Who looks on.
+    pub(super) observer: Option<Arc<dyn Observer>>,
 }
 
 impl Settings {
@@ -55,6 +60,7 @@ impl Settings {
             max_series: config.max_series,
             held: Arc::default(),
             joint: joint::Settings::new(config, timing.bucket),
+            observer: None,
         }
     }
 }
@@ -101,6 +107,8 @@ pub(super) struct Outcome {
     pub(super) forgotten: u64,
     /// What else happened, and how often.
     pub(super) events: joint::Events,
+    /// Newly trained models that took over.
+    pub(super) trained: u64,
 }
 
 /// The series of one shard.
@@ -112,10 +120,14 @@ pub(super) struct Core {
     pub(super) groups: HashMap<Key, Group>,
     /// Series judged together.
     pub(super) joint: joint::Stage,
+    /// Where models that are due are trained; without it, they are when they have to be.
+    pub(super) desk: Desk,
     /// How many series the groups have or may come to have.
     series: usize,
     /// The horizons at the last sweep: as long as none moves, nothing can be closed.
     swept: Vec<Option<u64>>,
+    /// History is being learnt: see [`Sources::horizon_in_history`].
+    in_history: bool,
 }
 
 impl Core {
@@ -127,8 +139,10 @@ impl Core {
             sources: Sources::default(),
             groups: HashMap::new(),
             joint: joint::Stage::default(),
+            desk: Desk::default(),
             series: 0,
             swept: Vec::new(),
+            in_history: false,
         }
     }
 
@@ -142,6 +156,23 @@ impl Core {
     pub(super) fn resume(&mut self, now: UnixNanos) {
         self.now = now;
         self.sources.resume(now, &self.settings.timing);
+    }
+
+    /// History is being learnt from here on, or no longer.
+    pub(super) fn learn_history(&mut self, learns: bool) -> Outcome {
+        let mut outcome = Outcome::default();
+        self.in_history = learns;
+        self.swept.clear();
+        self.sweep(&mut outcome);
+        outcome
+    }
+
+    /// A replay has ended, and nothing is missing before `until`: closes what is complete by that.
+    pub(super) fn finish(&mut self, until: UnixNanos) -> Outcome {
+        let mut outcome = Outcome::default();
+        self.sources.finish(until);
+        self.sweep(&mut outcome);
+        outcome
     }
 
     /// Puts the sources into an order that does not depend on which came first.
@@ -216,24 +247,31 @@ impl Core {
     /// Closes all buckets that are complete.
     fn sweep(&mut self, outcome: &mut Outcome) {
         let settings = Arc::clone(&self.settings);
-        let horizons = self.sources.horizons(&settings.timing);
+        let horizons = self.sources.horizons(&settings.timing, self.in_history);
         if horizons == self.swept {
             return;
         }
+        let trainings = Trainings::new(&self.desk);
+        let finder = Finder { environment: &settings.environment, name: &settings.name, bucket: settings.timing.bucket };
         let closing = Closing {
             timing: &settings.timing,
             sources: &self.sources,
             parameters: &settings.parameters,
             min_samples: settings.min_samples,
             all: settings.joint.enabled(),
+            trainings: &trainings,
+            watch: settings.observer.as_deref().map(|observer| Watch { observer, finder: &finder }),
         };
-        let finder = Finder { environment: &settings.environment, name: &settings.name, bucket: settings.timing.bucket };
         let keep = settings.forget_after / settings.timing.bucket;
         let mut judged: Vec<Judged> = Vec::new();
         let mut forgotten = 0;
         // Groups do not depend on each other, so it does not matter in which order they are closed.
         self.groups.retain(|key, group| {
-            let Some(horizon) = self.sources.horizon(group.sources(), &settings.timing) else { return true };
+            let horizon = match self.in_history {
+                true => self.sources.horizon_in_history(group.sources(), &settings.timing),
+                false => self.sources.horizon(group.sources(), &settings.timing),
+            };
+            let Some(horizon) = horizon else { return true };
             outcome.closed += group.close(key, horizon, &closing, &mut judged);
             self.joint.take(key, horizon, &judged, &settings.joint);
             outcome.anomalies.extend(judged.drain(..).filter_map(|j| finder.anomaly(key, &j)));
@@ -244,6 +282,7 @@ impl Core {
             }
             alive
         });
+        outcome.trained += trainings.installed();
         self.shrink(forgotten);
         outcome.forgotten += forgotten as u64;
         outcome.anomalies.extend(self.joint.judge(&finder, &settings.joint, &mut outcome.events));

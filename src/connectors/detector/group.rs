@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::bucket::{Bucket, Covers, Function, Kind, Taken};
 use super::reading::Previous;
+use super::training::{Judge, Trainings};
+use super::watch::{Tracks, Watch};
 use super::watermark::{Sources, Timing};
 use crate::model::{Entity, Signal, UnixNanos};
 
@@ -44,6 +46,8 @@ pub(super) struct Group {
     previous: Option<Previous>,
     /// One per function of its kind, from its first value on.
     series: Vec<Option<Box<Series>>>,
+    #[serde(skip)]
+    tracks: Tracks,
 }
 
 /// Why a measure was not taken in.
@@ -65,6 +69,8 @@ pub(super) struct Closing<'a> {
     pub(super) min_samples: f64,
     /// Whether all values are handed on, or those with a finding only.
     pub(super) all: bool,
+    pub(super) trainings: &'a Trainings<'a>,
+    pub(super) watch: Option<Watch<'a>>,
 }
 
 /// A value that was judged.
@@ -72,6 +78,7 @@ pub(super) struct Judged {
     pub(super) bucket: u64,
     pub(super) taken: Taken,
     pub(super) verdict: Verdict,
+    pub(super) judge: Judge,
 }
 
 impl Group {
@@ -85,6 +92,7 @@ impl Group {
             covers: None,
             previous: None,
             series: kind.functions().iter().map(|_| None).collect(),
+            tracks: Tracks::default(),
         }
     }
 
@@ -119,6 +127,11 @@ impl Group {
             *source = places.get(*source as usize).copied().unwrap_or(0);
         }
         self.sources.sort_unstable();
+    }
+
+    /// Memory of its series.
+    pub(super) fn bytes(&self) -> usize {
+        self.series.iter().flatten().map(|series| series.bytes()).sum()
     }
 
     /// The last bucket that had data.
@@ -177,9 +190,14 @@ impl Group {
         let Some(slot) = self.series.get_mut(place) else { return };
         let series = slot.get_or_insert_with(|| Box::new(Series::new(key.kind.quantity(taken.function, &key.unit), seconds)));
         let time = UnixNanos(at.saturating_mul(closing.timing.bucket)).secs_f64();
-        let verdict = series.observe(time, taken.value, taken.samples, closing.parameters);
+        let observe = |series: &mut Series| series.observe(time, taken.value, taken.samples, closing.parameters);
+        let verdict = closing.trainings.watch(series, observe);
+        if let Some(watch) = &closing.watch {
+            let judged = (&verdict, series.state(), closing.parameters.page_threshold);
+            watch.judged(&mut self.tracks, key, at, &taken, judged);
+        }
         if closing.all || verdict.finding.is_some() {
-            judged.push(Judged { bucket: at, taken, verdict });
+            judged.push(Judged { bucket: at, taken, verdict, judge: Judge::of(series) });
         }
     }
 }

@@ -7,12 +7,16 @@ mod core;
 mod group;
 mod intake;
 mod joint;
+mod model;
 mod points;
 mod reading;
 mod shard;
 mod state;
 #[cfg(test)]
 mod tests;
+mod training;
+mod warmup;
+mod watch;
 mod watermark;
 
 use std::sync::{Arc, Once};
@@ -27,6 +31,8 @@ use self::core::{Core, Settings};
 use self::intake::Intake;
 use self::shard::{Command, Report, Shared};
 use self::state::{Header, Place, Save};
+use self::warmup::Learning;
+pub use self::warmup::{FullWarmup, Warmup};
 use crate::model::{Payload, PayloadKind, Signal, UnixNanos};
 use crate::pipeline::{BuildError, ComponentError, Connector, Context, Delivery, Factory, Input, Instance, Make, Output};
 
@@ -55,7 +61,12 @@ fn make(instance: Instance) -> Result<Box<dyn Connector>, BuildError> {
     }
     let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(64);
     let shards = if config.shards == 0 { cores() } else { config.shards };
-    Ok(Box::new(Detector { config, shards, context: instance.context }))
+    let bucket = u64::try_from(config.bucket.get().as_nanos()).unwrap_or(u64::MAX);
+    let context = instance.context;
+    let learnt = state::learnt(&*context.services.storage, &Place::new(&context), bucket);
+    // Asked before the receivers are made, which begin where it says.
+    let learning = Learning::begin(&context, config.warmup, learnt, bucket).map_err(BuildError::new)?;
+    Ok(Box::new(Detector { config, shards, context, learning: Some(learning) }))
 }
 
 /// The asynchronous shell around the shards: takes payloads in, tells the time, hands anomalies on, saves.
@@ -63,16 +74,34 @@ struct Detector {
     config: Config,
     shards: usize,
     context: Context,
+    /// What is learnt before the environment goes live; taken by `run`.
+    learning: Option<Learning>,
 }
 
 #[async_trait]
 impl Connector for Detector {
-    async fn run(self: Box<Self>, input: Input, output: Output) -> Result<(), ComponentError> {
-        let settings = Arc::new(Settings::new(&self.context.environment, &self.context.id.to_string(), &self.config));
+    async fn run(mut self: Box<Self>, input: Input, output: Output) -> Result<(), ComponentError> {
+        let mut settings = Settings::new(&self.context.environment, &self.context.id.to_string(), &self.config);
+        settings.observer = self.context.services.registry.observer();
+        let settings = Arc::new(settings);
         let bucket = settings.timing.bucket;
-        let (cores, header) = self.load(settings).await?;
+        let Some(learning) = self.learning.take() else { return Ok(()) };
+        let (mut cores, header) = self.load(settings).await?;
+        if learning.is_on() {
+            // Nothing has been fed yet, so nothing can be closed by it.
+            cores.iter_mut().for_each(|core| drop(core.learn_history(true)));
+        }
+        let (desk, due) = training::open();
+        cores.iter_mut().for_each(|core| core.desk = desk.clone());
+        // The training stage ends when the last shard does.
+        drop(desk);
         let (reports, heard) = mpsc::channel(4 * self.shards);
-        let shared = Shared { counters: Arc::clone(&self.context.counters), reports, warned: Arc::new(Once::new()) };
+        let shared = Shared {
+            counters: Arc::clone(&self.context.counters),
+            reports,
+            warned: Arc::new(Once::new()),
+            live_from: learning.live_from(),
+        };
         let mut shards = Vec::with_capacity(cores.len());
         for (number, core) in cores.into_iter().enumerate() {
             let started = shard::start(number, core, shared.clone());
@@ -81,7 +110,8 @@ impl Connector for Detector {
         // The reports end when the last shard does.
         drop(shared);
         let save = Save::new(Place::new(&self.context), bucket, header.as_ref());
-        let (fed, told) = tokio::join!(self.feed(input, shards, bucket), self.tell(heard, &output, save));
+        let training = training::stage(due, &self.context);
+        let (fed, told, ()) = tokio::join!(self.feed(input, shards, bucket, learning), self.tell(heard, &output, save), training);
         fed.and(told)
     }
 }
@@ -115,7 +145,13 @@ impl Detector {
     }
 
     /// Gives the shards what comes in, and the time. Ends with the input.
-    async fn feed(&self, mut input: Input, shards: Vec<mpsc::Sender<Command>>, bucket: u64) -> Result<(), ComponentError> {
+    async fn feed(
+        &self,
+        mut input: Input,
+        shards: Vec<mpsc::Sender<Command>>,
+        bucket: u64,
+        mut learning: Learning,
+    ) -> Result<(), ComponentError> {
         let mut intake = Intake::new(&self.context.environment, shards.len(), bucket);
         let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + TICK, TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -125,9 +161,24 @@ impl Detector {
             tokio::select! {
                 // A tick is never kept waiting by a full input.
                 biased;
-                _ = ticks.tick() => now = self.tick(&shards).await?,
+                _ = ticks.tick() => {
+                    now = self.tick(&shards).await?;
+                    if learning.ends_now() {
+                        self.all(&shards, || Command::Live).await?;
+                        let storage = Arc::clone(&self.context.services.storage);
+                        let kept = tokio::task::spawn_blocking(move || (learning.keep(&*storage), learning)).await;
+                        let result;
+                        (result, learning) = kept.map_err(not_saved)?;
+                        result.map_err(not_saved)?;
+                    }
+                }
                 delivery = input.recv() => {
-                    let Some(Delivery { payload, mut flight }) = delivery else { return Ok(()) };
+                    let Some(Delivery { payload, mut flight }) = delivery else {
+                        if let Some(until) = learning.end_of_replay() {
+                            self.all(&shards, || Command::Finish(until)).await?;
+                        }
+                        return Ok(());
+                    };
                     let divided = intake.divide(payload, now);
                     for (reason, records) in divided.dropped {
                         flight.dropped(records, reason);
@@ -144,10 +195,16 @@ impl Detector {
     /// Tells the shards the time.
     async fn tick(&self, shards: &[mpsc::Sender<Command>]) -> Result<UnixNanos, ComponentError> {
         let now = self.context.services.clock.now();
-        for shard in shards {
-            shard.send(Command::Tick(now)).await.map_err(|_| shard_ended())?;
-        }
+        self.all(shards, || Command::Tick(now)).await?;
         Ok(now)
+    }
+
+    /// Tells all shards the same.
+    async fn all(&self, shards: &[mpsc::Sender<Command>], command: impl Fn() -> Command) -> Result<(), ComponentError> {
+        for shard in shards {
+            shard.send(command()).await.map_err(|_| shard_ended())?;
+        }
+        Ok(())
     }
 
     /// Hands on what the shards find; at their end keeps what they have learnt.

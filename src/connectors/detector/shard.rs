@@ -21,6 +21,10 @@ pub(super) enum Command {
     Feed(Feed, Flight),
     /// The clock shows this.
     Tick(UnixNanos),
+    /// History is learnt.
+    Live,
+    /// A replay has ended; nothing before this moment is missing.
+    Finish(UnixNanos),
 }
 
 /// What a shard tells.
@@ -41,6 +45,8 @@ pub(super) struct Shared {
     pub(super) reports: mpsc::Sender<Report>,
     /// The series limit is worth one warning.
     pub(super) warned: Arc<Once>,
+    /// What lies before is history: learnt, not reported.
+    pub(super) live_from: UnixNanos,
 }
 
 /// Starts the thread of one shard. It ends when its commands do, or when nobody listens to its reports.
@@ -68,6 +74,8 @@ fn run(mut core: Core, mut commands: mpsc::Receiver<Command>, shared: &Shared) -
                 report(outcome, shared)?;
             }
             Command::Tick(now) => report(core.tick(now), shared)?,
+            Command::Live => report(core.learn_history(false), shared)?,
+            Command::Finish(until) => report(core.finish(until), shared)?,
         }
     }
     let sources = state::encode(&mut core, |chunk| shared.reports.blocking_send(Report::Chunk(chunk)))?;
@@ -75,15 +83,19 @@ fn run(mut core: Core, mut commands: mpsc::Receiver<Command>, shared: &Shared) -
 }
 
 fn report(outcome: Outcome, shared: &Shared) -> Result<(), Unheard> {
-    let Outcome { anomalies, dropped, closed, added, forgotten, events } = outcome;
-    let found = anomalies.len() as u64;
+    let Outcome { mut anomalies, dropped, closed, added, forgotten, events, trained } = outcome;
+    let all = anomalies.len();
+    anomalies.retain(|anomaly| anomaly.window.start >= shared.live_from);
+    let (found, in_history) = (anomalies.len() as u64, (all - anomalies.len()) as u64);
     let late = dropped.get("late").copied().unwrap_or(0);
     for (event, times) in [
         ("late_observations", late),
         ("buckets_closed", closed),
         ("series_added", added),
         ("series_forgotten", forgotten),
+        ("models_trained", trained),
         ("anomalies", found),
+        ("in_history", in_history),
     ]
     .into_iter()
     .chain(events)

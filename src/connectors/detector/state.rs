@@ -20,8 +20,9 @@ use crate::storage::{Storage, StorageError};
 /// Of the encoding.
 const FORMAT: u32 = 2;
 
-/// Groups in one value of the store.
+/// Groups in one value of the store, and their memory: forests are large.
 const CHUNK: usize = 1000;
+const CHUNK_BYTES: usize = 16 << 20;
 
 /// What all shards have in common.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -154,6 +155,12 @@ pub(super) fn load(
     Ok((cores, Some(header)))
 }
 
+/// Whether something that was learnt in buckets of this width can be gone on with.
+pub(super) fn learnt(storage: &dyn Storage, place: &Place, bucket: u64) -> bool {
+    let header = read_header(storage, place).ok().flatten();
+    header.is_some_and(|h| h.format == FORMAT && h.model == VERSION && h.bucket == bucket)
+}
+
 fn read_header(storage: &dyn Storage, place: &Place) -> Result<Option<Header>, LoadError> {
     let key = place.header();
     match storage.get(&key)? {
@@ -167,8 +174,15 @@ pub(super) fn encode<E>(core: &mut Core, mut emit: impl FnMut(Vec<u8>) -> Result
     core.sort_sources();
     let mut groups: Vec<(&Key, &Group)> = core.groups.iter().collect();
     groups.sort_unstable_by(|a, b| a.0.cmp(b.0));
-    for chunk in groups.chunks(CHUNK) {
-        let saved: Vec<(SavedKey, &Group)> = chunk.iter().map(|(key, group)| (SavedKey::new(key), *group)).collect();
+    while !groups.is_empty() {
+        let mut bytes = 0;
+        let fitting = groups.iter().take(CHUNK).take_while(|(_, group)| {
+            let first = bytes == 0;
+            bytes += group.bytes().max(1);
+            first || bytes <= CHUNK_BYTES
+        });
+        let chunk = groups.drain(..fitting.count()).collect::<Vec<_>>();
+        let saved: Vec<(SavedKey, &Group)> = chunk.into_iter().map(|(key, group)| (SavedKey::new(key), group)).collect();
         // Nothing in a group refuses to be encoded, and memory is the only other limit.
         if let Ok(bytes) = postcard::to_stdvec(&ChunkRef::Groups(saved)) {
             emit(bytes)?;

@@ -2,6 +2,7 @@
 
 mod connector;
 mod joint;
+mod models;
 mod promises;
 
 use std::sync::Arc;
@@ -32,7 +33,7 @@ const LONG: u64 = 512;
 
 /// One that judges early, so that tests need not feed days.
 fn config() -> Config {
-    Config { warmup: 240, threshold: 1.5, ..Config::default() }
+    Config { warmup: 240.into(), threshold: 1.5, ..Config::default() }
 }
 
 fn settings(config: &Config) -> Arc<Settings> {

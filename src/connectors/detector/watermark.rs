@@ -114,10 +114,28 @@ impl Sources {
         sources.filter(|s| !s.idle || s.follows(timing)).map(|s| s.mark / timing.bucket).min()
     }
 
+    /// As [`Self::horizon`] while history is learnt: what comes live waits until the history of its series is
+    /// there, and a history that is slow to come holds back even when it pauses.
+    pub(super) fn horizon_in_history(&self, places: &[u32], timing: &Timing) -> Option<u64> {
+        let sources = || places.iter().filter_map(|&p| self.0.get(p as usize));
+        if sources().all(|s| s.follows(timing)) {
+            return None;
+        }
+        sources().map(|s| s.mark / timing.bucket).min()
+    }
+
     /// The horizons of all sources, to see whether anything can have changed.
-    pub(super) fn horizons(&self, timing: &Timing) -> Vec<Option<u64>> {
+    pub(super) fn horizons(&self, timing: &Timing, in_history: bool) -> Vec<Option<u64>> {
         let all = self.0.iter();
-        all.map(|s| (!s.idle || s.follows(timing)).then_some(s.mark / timing.bucket)).collect()
+        all.map(|s| (in_history || !s.idle || s.follows(timing)).then_some(s.mark / timing.bucket)).collect()
+    }
+
+    /// Nothing that lies before `until` is missing from any source.
+    pub(super) fn finish(&mut self, until: UnixNanos) {
+        for source in &mut self.0 {
+            source.mark = source.mark.max(until.0);
+            source.idle = false;
+        }
     }
 
     /// Whether all of `places` were watching in `bucket`: then what is not there did not happen.
@@ -234,6 +252,19 @@ mod tests {
         let live = sources.place(&SourceId::from("live"), Signal::Traces, secs(1001 * HOUR));
         sources.advance(live, secs(1001 * HOUR), &[1001 * 60], secs(1001 * HOUR), &TIMING);
         assert_eq!(sources.horizon(&[0, 1], &TIMING), Some(1001 * 60 - 1));
+    }
+
+    #[test]
+    fn while_history_is_learnt_live_data_waits_for_it() {
+        let mut sources = one(1000 * HOUR, 1000 * HOUR);
+        assert_eq!(sources.horizon_in_history(&[0], &TIMING), None, "live data alone waits");
+        let replay = sources.place(&SourceId::from("replay"), Signal::Traces, secs(1000 * HOUR));
+        sources.advance(replay, secs(10 * HOUR), &[600], secs(1000 * HOUR), &TIMING);
+        sources.tick(secs(1001 * HOUR), &TIMING);
+        assert_eq!(sources.horizon_in_history(&[0, 1], &TIMING), Some(599), "a pause of the history closes nothing");
+        assert_eq!(sources.horizon(&[0, 1], &TIMING), Some(1001 * 60 - 1));
+        sources.finish(secs(11 * HOUR));
+        assert_eq!(sources.horizon(&[1], &TIMING), Some(660));
     }
 
     #[test]

@@ -85,17 +85,7 @@ impl Cursor {
     /// When the store cannot be read, or a newer version wrote the cursor.
     pub(super) fn load(storage: Arc<dyn Storage>, key: String, start: UnixNanos) -> Result<(Self, Option<String>), LoadError> {
         let start = millisecond(start);
-        let mut cursor = Self {
-            storage,
-            key,
-            high: start,
-            floor: start,
-            seen: Seen::default(),
-            segments: Vec::new(),
-            open: Vec::new(),
-            pending: Vec::new(),
-            dirty: false,
-        };
+        let mut cursor = Self { dirty: false, ..Self::anew(storage, key, start) };
         let Some(bytes) = cursor.storage.get(&cursor.key)? else { return Ok((cursor, None)) };
         if let Ok(Version { version: found }) = serde_json::from_slice(&bytes)
             && found > VERSION
@@ -111,6 +101,22 @@ impl Cursor {
             )),
         };
         Ok((cursor, damaged))
+    }
+
+    /// One that begins at `start`, whatever is stored; what is stored is replaced by the first commit.
+    pub(super) fn anew(storage: Arc<dyn Storage>, key: String, start: UnixNanos) -> Self {
+        let start = millisecond(start);
+        Self {
+            storage,
+            key,
+            high: start,
+            floor: start,
+            seen: Seen::default(),
+            segments: Vec::new(),
+            open: Vec::new(),
+            pending: Vec::new(),
+            dirty: true,
+        }
     }
 
     fn take(&mut self, head: Head) -> Result<Option<String>, StorageError> {
@@ -347,6 +353,21 @@ mod tests {
         storage.put(&[(KEY, br#"{"version":2,"high":0,"floor":0,"segments":[]}"#)]).unwrap();
         let newer = Cursor::load(storage, KEY.to_owned(), UnixNanos::from_secs(1000)).err().unwrap();
         insta::assert_snapshot!([part.unwrap(), whole.unwrap(), newer.to_string()].join("\n"));
+    }
+
+    #[tokio::test]
+    async fn a_history_that_is_read_anew_replaces_what_was_read_before() {
+        let storage = Arc::new(MemoryStorage::default());
+        let (mut cursor, _) = load(&storage);
+        cursor.insert(UnixNanos::from_secs(5000), 1);
+        cursor.advance(UnixNanos::from_secs(6000));
+        cursor.commit().await.unwrap();
+        let start = UnixNanos::from_secs(100);
+        let mut anew = Cursor::anew(Arc::clone(&storage) as Arc<dyn Storage>, KEY.to_owned(), start);
+        assert!(anew.is_dirty() && !anew.contains(UnixNanos::from_secs(5000), 1));
+        anew.commit().await.unwrap();
+        let (loaded, damage) = load(&storage);
+        assert_eq!((loaded.high(), loaded.remembered(), damage), (start, 0, None));
     }
 
     #[tokio::test]

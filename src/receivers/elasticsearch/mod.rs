@@ -30,7 +30,7 @@ pub use config::Config;
 
 use crate::elasticsearch::{Client, closed};
 use crate::model::{PayloadKind, UnixNanos};
-use crate::pipeline::{BuildError, ComponentError, Context, Factory, Make, Outputs, Receiver, ReceiverInstance, Status};
+use crate::pipeline::{BuildError, ComponentError, Context, Factory, Make, Outputs, Receiver, ReceiverInstance, Span, Status};
 
 use cursor::Cursor;
 use decode::Decoder;
@@ -39,6 +39,11 @@ use window::{Outcome, PollError, Poller, Settings};
 
 /// How long it is believed which metrics are counters.
 const COUNTERS_FOR: Duration = Duration::from_secs(600);
+
+/// So often in a row a poll of a history that ends may fail before it is given up: nobody watches over it for days.
+const FAILURES: u32 = 3;
+/// The time between two of them.
+const BETWEEN_FAILURES: Duration = Duration::from_secs(1);
 
 /// The `elasticsearch` receiver.
 pub const FACTORY: Factory = Factory {
@@ -56,7 +61,7 @@ pub const FACTORY: Factory = Factory {
 fn make(instances: Vec<ReceiverInstance>) -> Result<Vec<Box<dyn Receiver>>, BuildError> {
     let receivers = instances.into_iter().map(|ReceiverInstance { instance, outputs, .. }| {
         let config: Config = serde_json::from_value(instance.config).map_err(BuildError::new)?;
-        let receiver = Elasticsearch { config, context: instance.context, outputs, poller: None };
+        let receiver = Elasticsearch { config, context: instance.context, outputs, poller: None, delay: 0, failures: 0 };
         Ok(Box::new(receiver) as Box<dyn Receiver>)
     });
     receivers.collect()
@@ -67,6 +72,10 @@ struct Elasticsearch {
     context: Context,
     outputs: Outputs,
     poller: Option<Poller<Cluster>>,
+    /// How far windows stay behind the present, nanoseconds.
+    delay: u64,
+    /// Polls that failed in a row.
+    failures: u32,
 }
 
 #[async_trait]
@@ -81,15 +90,25 @@ impl Receiver for Elasticsearch {
         };
         let key = format!("cursor/{}/{}", context.environment, context.id);
         let storage = std::sync::Arc::clone(&context.services.storage);
-        let (cursor, damage) = Cursor::load(storage, key, start).map_err(ComponentError::new)?;
-        if let Some(damage) = damage {
-            context.counters.event("cursors_damaged", 1);
-            tracing::error!(environment = %context.environment, component = %context.id, "{damage}");
-        }
+        let cursor = match self.history() {
+            Some(span) if span.ends => Cursor::anew(storage, key, span.from),
+            // What was read before fed nobody who still knows it.
+            Some(span) if span.anew => Cursor::anew(storage, key, span.from.min(start)),
+            asked => {
+                let start = asked.map_or(start, |span| span.from.min(start));
+                let (cursor, damage) = Cursor::load(storage, key, start).map_err(ComponentError::new)?;
+                if let Some(damage) = damage {
+                    context.counters.event("cursors_damaged", 1);
+                    tracing::error!(environment = %context.environment, component = %context.id, "{damage}");
+                }
+                cursor
+            }
+        };
         tracing::info!(environment = %context.environment, component = %context.id, from = %cursor.high(), "reading indices");
         let jitter = config.query_delay_jitter.unwrap_or(config.query_delay);
+        self.delay = nanos(config.query_delay.get()).saturating_add(share(&name, nanos(jitter.get())));
         let settings = Settings {
-            delay: nanos(config.query_delay.get()).saturating_add(share(&name, nanos(jitter.get()))),
+            delay: self.delay,
             overlap: nanos(config.overlap.get()),
             page_size: config.page_size,
             max_documents: config.max_documents_per_poll.max(1),
@@ -97,7 +116,11 @@ impl Receiver for Elasticsearch {
         };
         let search = Cluster::new(client, &config.indices, config.keep_alive.get(), config.filter.clone());
         let decoder = Decoder::new(config.only_environments.clone());
-        self.poller = Some(Poller::new(search, cursor, settings, decoder, self.outputs.clone(), context.clone()));
+        let mut poller = Poller::new(search, cursor, settings, decoder, self.outputs.clone(), context.clone());
+        if self.history().is_some() {
+            poller.follow(context.services.registry.history(&context.environment));
+        }
+        self.poller = Some(poller);
         Ok(())
     }
 
@@ -113,10 +136,29 @@ impl Receiver for Elasticsearch {
                     () = learn_counters(&mut poller, &self.context) => {}
                 }
             }
-            let result = poller.poll(self.context.services.clock.now()).await;
+            let ends = self.history().filter(|span| span.ends);
+            let now = self.context.services.clock.now();
+            let result = poller.poll(ends.map_or(now, |span| now.min(span.until.plus(self.delay)))).await;
             if result == Err(PollError::Ended) && shutdown.is_cancelled() {
                 break;
             }
+            if matches!(result, Ok(Outcome::CaughtUp | Outcome::NoIndex)) {
+                poller.history_ends();
+                if ends.is_some() {
+                    self.tell(result)?;
+                    break;
+                }
+            }
+            if let (Err(PollError::Search(error)), true) = (&result, ends.is_some()) {
+                self.failures += 1;
+                if self.failures >= FAILURES {
+                    poller.history_ends();
+                    return Err(ComponentError(error.clone()));
+                }
+                tokio::time::sleep(BETWEEN_FAILURES).await;
+                continue;
+            }
+            self.failures = 0;
             match self.tell(result)? {
                 Next::Now => tokio::task::yield_now().await,
                 Next::Later => tokio::select! {
@@ -137,6 +179,11 @@ enum Next {
 }
 
 impl Elasticsearch {
+    /// What is to be read of the past, if somebody asked for it.
+    fn history(&self) -> Option<Span> {
+        self.context.services.registry.history(&self.context.environment).span()
+    }
+
     /// Tells how a poll went where that has changed.
     fn tell(&self, result: Result<Outcome, PollError>) -> Result<Next, ComponentError> {
         let Context { environment, id, health, .. } = &self.context;
@@ -150,6 +197,8 @@ impl Elasticsearch {
                     health.set(Status::Ok);
                 }
                 if outcome == Outcome::NoIndex {
+                    let history = self.context.services.registry.history(environment);
+                    history.note(format!("{id}: no index matches `{}`", self.config.indices.join("`, `")));
                     tracing::debug!(%environment, component = %id, indices = ?self.config.indices, "no index matches yet");
                     self.context.counters.event("polls_without_index", 1);
                 }

@@ -17,7 +17,7 @@ use super::seen::key;
 use super::shape::Reason;
 use super::time::millisecond;
 use crate::model::{Payload, PayloadKind, Signal, SourceId, Telemetry, UnixNanos};
-use crate::pipeline::{Context, Outputs};
+use crate::pipeline::{Context, History, Outputs};
 
 /// How often in a row a point in time may be lost before a page comes.
 const LOSSES: u32 = 3;
@@ -25,6 +25,8 @@ const LOSSES: u32 = 3;
 const PAGE_BYTES: usize = 32 << 20;
 /// A first page of unknown documents.
 const FIRST_PAGE: usize = 1000;
+/// How long a reader of history that is ahead of others waits before it looks again.
+const WAIT_FOR_OTHERS: std::time::Duration = std::time::Duration::from_millis(20);
 /// How many malformed documents are told about in one poll; all are counted.
 const TOLD: u32 = 1;
 
@@ -120,6 +122,8 @@ pub(super) struct Poller<S> {
     /// Whether it was told in this poll that the overlap is shorter.
     told_shortened: bool,
     pit: Option<String>,
+    /// Told how far reading has come, while history is read.
+    history: Option<History>,
 }
 
 impl<S: Search> Poller<S> {
@@ -145,6 +149,28 @@ impl<S: Search> Poller<S> {
             told: 0,
             told_shortened: false,
             pit: None,
+            history: None,
+        }
+    }
+
+    /// Tells `history` how far reading has come, and waits for readers of the same history that are slower.
+    pub(super) fn follow(&mut self, history: History) {
+        history.join(&self.source, self.cursor.high());
+        self.history = Some(history);
+    }
+
+    /// History is read.
+    pub(super) fn history_ends(&mut self) {
+        if let Some(history) = self.history.take() {
+            history.reached(&self.source, self.cursor.high(), None, 0);
+            history.done(&self.source);
+        }
+    }
+
+    /// Until slower readers of the same history have come near.
+    async fn wait_for_others(&self) {
+        while self.history.as_ref().is_some_and(|h| h.is_ahead(&self.source)) && !self.context.shutdown.is_cancelled() {
+            tokio::time::sleep(WAIT_FOR_OTHERS).await;
         }
     }
 
@@ -228,6 +254,7 @@ impl<S: Search> Poller<S> {
         }
         let (mut from, mut after, mut losses) = (part.from, None::<String>, 0);
         loop {
+            self.wait_for_others().await;
             if self.context.shutdown.is_cancelled() {
                 return Ok(Outcome::Stopped);
             }
@@ -326,6 +353,10 @@ impl<S: Search> Poller<S> {
             self.context.counters.event("late_documents", self.new - before);
         } else if let Some(last) = page.hits().last().and_then(Hit::time) {
             self.cursor.advance(last);
+        }
+        if let Some(history) = &self.history {
+            let first = page.hits().first().and_then(Hit::time);
+            history.reached(&self.source, self.cursor.high(), first, self.new - before);
         }
         // The last page of a window is stored together with the window's end.
         if next.is_some() || part.again {

@@ -80,3 +80,44 @@ impl Change {
         if weights > 0.0 { sum / weights + SIZE_WEIGHT * size } else { 0.0 }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn score(surprises: &[f64]) -> f64 {
+        let mut change = Change::new();
+        surprises.iter().for_each(|surprise| change.add(*surprise));
+        change.score()
+    }
+
+    #[test]
+    fn several_loud_series_weigh_more_than_one_and_their_order_nothing() {
+        assert!(score(&[4.0, 4.0, 4.0, 0.0, 0.0, 0.0]) > 2.0 * score(&[4.0, 0.0, 0.0, 0.0, 0.0, 0.0]));
+        assert_eq!(score(&[1.0, 5.0, 3.0]), score(&[5.0, 3.0, 1.0]));
+        assert!((score(&[2.0; 100]) - 2.0).abs() < 1e-9);
+        assert_eq!(score(&[]), 0.0);
+    }
+
+    #[test]
+    fn one_huge_residual_counts_by_its_logarithm() {
+        let mut slot = Slot::default();
+        for step in 0..500u32 {
+            Change::new().add_residual(&mut slot, f64::from(step * 7919 % 101) / 101.0 - 0.5, 1e-3);
+        }
+        let size = |residual: f64| {
+            let mut change = Change::new();
+            change.add(0.0);
+            change.add_residual(&mut slot.clone(), residual, 1e-3);
+            change.score()
+        };
+        assert!(size(0.1) < size(3.0) && size(3.0) < size(1e9));
+        assert!(size(1e9) < 0.3 * 3.5, "{}", size(1e9));
+    }
+
+    #[test]
+    fn models_without_these_components_are_judged_by_their_severity() {
+        assert_eq!(surprise(&Verdict { point: 2.5, ..Verdict::default() }), 2.5);
+        assert_eq!(surprise(&Verdict { point: f64::NAN, ..Verdict::default() }), 0.0);
+    }
+}

@@ -160,3 +160,93 @@ fn start(row: usize) -> usize {
 fn narrow(value: f64) -> f32 {
     value as f32
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entity::MOST_CHANNELS;
+
+    fn row(values: &[f64]) -> Row {
+        let mut row = [None; MOST_CHANNELS];
+        row.iter_mut().zip(values).for_each(|(cell, value)| *cell = Some(*value));
+        row
+    }
+
+    fn noise(step: u32) -> f64 {
+        // Uniform, with a deviation of 1.
+        (f64::from(step * 7919 % 10_007) / 10_007.0 - 0.5) * 12f64.sqrt()
+    }
+
+    /// Three series: the second is the first with a little noise, the third goes its own way.
+    fn taught() -> Correlation {
+        let mut correlation = Correlation::default();
+        (0..3).for_each(|place| correlation.add(place));
+        for step in 0..4000 {
+            let first = noise(step);
+            let values = row(&[first, 0.95 * first + 0.3 * noise(step * 31 + 7), noise(step * 17 + 3)]);
+            correlation.learn(&values, &[1.0 / f64::from(step + 1); MOST_CHANNELS]);
+        }
+        correlation
+    }
+
+    #[test]
+    fn values_that_contradict_each_other_are_further_away_than_values_that_agree() {
+        let correlation = taught();
+        let distances = [[1.0, 1.0, 0.0], [1.0, -1.0, 0.0], [0.0, 0.0, 1.0]].map(|values| correlation.distance(&row(&values)));
+        assert!(distances[1] > 5.0 * distances[0] && distances[1] > 5.0 * distances[2], "{distances:?}");
+    }
+
+    #[test]
+    fn usual_values_are_at_a_distance_of_one() {
+        let correlation = taught();
+        let mean = (0..2000u32)
+            .map(|step| {
+                let first = noise(step * 13 + 5);
+                correlation.distance(&row(&[first, 0.95 * first + 0.3 * noise(step * 29 + 1), noise(step * 11 + 2)]))
+            })
+            .sum::<f64>()
+            / 2000.0;
+        assert!((0.8..1.2).contains(&mean), "{mean}");
+    }
+
+    #[test]
+    fn a_missing_value_is_as_the_others_let_expect() {
+        let correlation = taught();
+        let mut values = row(&[2.0, 0.0, 0.5]);
+        values[1] = None;
+        let (without, with) = (correlation.distance(&values), correlation.distance(&row(&[2.0, 1.9, 0.5])));
+        assert!((without - with * 1.5).abs() < 0.2, "{without} of two, {with} of three");
+    }
+
+    #[test]
+    fn the_parts_of_a_distance_point_at_the_contradiction() {
+        let parts = taught().parts(&row(&[1.5, -1.5, 0.5]));
+        assert!(parts[0] > 10.0 * parts[2] && parts[1] > 10.0 * parts[2], "{parts:?}");
+        let (sum, distance) = (parts.iter().sum::<f64>(), taught().distance(&row(&[1.5, -1.5, 0.5])));
+        assert!((sum - 3.0 * distance).abs() < 1e-3 * sum, "{sum}, {distance}");
+    }
+
+    #[test]
+    fn copies_and_constants_do_no_harm() {
+        let mut correlation = Correlation::default();
+        (0..MOST_CHANNELS).for_each(|place| correlation.add(place));
+        for step in 0..500 {
+            let mut values = [noise(step); MOST_CHANNELS];
+            values[5..9].fill(0.0);
+            correlation.learn(&row(&values), &[0.01; MOST_CHANNELS]);
+        }
+        let usual = correlation.distance(&row(&[1.0; MOST_CHANNELS]));
+        assert!(usual.is_finite() && usual < 3.0, "{usual}");
+        let odd = correlation
+            .distance(&row(&std::array::from_fn::<f64, MOST_CHANNELS, _>(|place| if place == 20 { -1.0 } else { 1.0 })));
+        assert!(odd.is_finite() && odd > 2.0 * usual, "{odd}");
+    }
+
+    #[test]
+    fn a_place_given_to_another_series_starts_without_correlations() {
+        let mut correlation = taught();
+        correlation.add(1);
+        let distance = correlation.distance(&row(&[1.0, -1.0, 0.0]));
+        assert!((distance - 2.0 / 3.0).abs() < 0.1, "{distance}");
+    }
+}

@@ -135,7 +135,7 @@ impl Entity {
         self.slots.pass(&values);
         let distance = self.condition.observe(&mut self.slots, &values, &deviations);
         let known = self.seen >= CALIBRATED;
-        let change = known.then(|| self.changes.follow(change.score(), fresh)).unwrap_or(0.0);
+        let change = if known { self.changes.follow(change.score(), fresh) } else { 0.0 };
         let state = distance.map_or(0.0, |distance| STATE_WEIGHT * self.states.follow((1.0 + distance).log10(), fresh));
 
         let verdict = self.judge((change, state), channels, &deviations, parameters);

@@ -57,3 +57,45 @@ impl Moments {
         self.variance += rate * (square - self.variance);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taught(values: impl IntoIterator<Item = f64>) -> Moments {
+        let mut moments = Moments::default();
+        for (seen, value) in (0..).zip(values) {
+            moments.learn(value, seen, (1.0 / f64::from(seen + 1)).max(1.0 / 2000.0));
+        }
+        moments
+    }
+
+    fn noise(count: u32) -> impl Iterator<Item = f64> {
+        (0..count).map(|step| f64::from(step * 7919 % 1009) / 1009.0)
+    }
+
+    #[test]
+    fn deviations_are_counted_in_standard_deviations_of_the_past() {
+        let moments = taught(noise(2000));
+        let deviation = moments.deviation(0.5 + 2.0 / 12f64.sqrt(), 4.0);
+        assert!((deviation - 2.0).abs() < 0.1, "{deviation}");
+        assert_eq!(moments.deviation(-1e9, 4.0), -4.0);
+    }
+
+    #[test]
+    fn one_spike_changes_little_and_a_larger_scale_is_learnt_in_days() {
+        let before = taught(noise(2000)).deviation(2.0, 1e9);
+        let spiked = taught(noise(2000).chain([1e6])).deviation(2.0, 1e9);
+        assert!(spiked > 0.9 * before, "{before}, {spiked}");
+        let grown = taught(noise(2000).chain(noise(4000).map(|value| 100.0 * value)));
+        assert!(grown.deviation(100.0, 1e9) < 3.0, "{}", grown.deviation(100.0, 1e9));
+    }
+
+    #[test]
+    fn the_first_change_of_a_constant_counts_in_full_and_rounding_does_not() {
+        let moments = taught([0.0; 500]);
+        assert!(moments.is_constant());
+        assert_eq!([moments.deviation(0.0, 4.0), moments.deviation(1e-9, 4.0), moments.deviation(-3.0, 4.0)], [0.0, 4.0, -4.0]);
+        assert!(taught([1e6; 500]).deviation(1e6 + 1e-6, 4.0).abs() < 0.01);
+    }
+}

@@ -11,7 +11,7 @@ pub const MOST_CHANNELS: usize = 64;
 pub(super) type Row = [Option<f64>; MOST_CHANNELS];
 
 /// What is remembered of one series.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Slot {
     /// The caller's number of the series.
     index: u32,
@@ -27,12 +27,6 @@ pub(super) struct Slot {
     pub(super) residual: Moments,
     /// Its own surprise, gathered over the last minutes.
     pub(super) surprise: f64,
-}
-
-impl Slot {
-    fn new(index: u32) -> Self {
-        Self { index, seen: 0, absent: 0, judged: 0, level: Moments::default(), residual: Moments::default(), surprise: 0.0 }
-    }
 }
 
 /// The remembered series, in the order in which they came.
@@ -63,12 +57,12 @@ impl Slots {
         }
         let place = self.slots.len();
         if place < MOST_CHANNELS {
-            self.slots.push(Slot::new(index));
+            self.slots.push(Slot { index, ..Slot::default() });
             return Some(Place::New(place));
         }
         let useless = |slot: &Slot| slot.absent > patience || (slot.seen > patience && slot.level.is_constant());
         let place = self.slots.iter().position(useless)?;
-        *self.slots.get_mut(place)? = Slot::new(index);
+        *self.slots.get_mut(place)? = Slot { index, ..Slot::default() };
         Some(Place::New(place))
     }
 
@@ -94,5 +88,43 @@ impl Slots {
         for (slot, value) in self.slots.iter_mut().zip(present) {
             slot.absent = if value.is_some() { 0 } else { slot.absent.saturating_add(1) };
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(slots: &mut Slots, index: u32, hint: usize) -> Option<usize> {
+        match slots.place(index, hint, 100)? {
+            Place::Known(place) | Place::New(place) => Some(place),
+        }
+    }
+
+    #[test]
+    fn series_keep_their_places_in_whatever_order_they_come() {
+        let mut slots = Slots::default();
+        let places: Vec<_> = [7, 3, 900].iter().map(|index| place(&mut slots, *index, 0)).collect();
+        assert_eq!(places, [Some(0), Some(1), Some(2)]);
+        let places: Vec<_> = [900, 7, 3].iter().zip(0..).map(|(index, hint)| place(&mut slots, *index, hint)).collect();
+        assert_eq!(places, [Some(2), Some(0), Some(1)]);
+    }
+
+    #[test]
+    fn when_all_places_are_taken_a_series_that_varies_takes_that_of_an_absent_or_constant_one() {
+        let mut slots = Slots::default();
+        for index in 0..MOST_CHANNELS as u32 {
+            place(&mut slots, index, 0);
+        }
+        for (number, slot) in slots.iter_mut().enumerate() {
+            slot.seen = 500;
+            (0..500).for_each(|seen| slot.level.learn(if number == 9 { 1.0 } else { f64::from(seen) }, seen, 0.1));
+        }
+        assert_eq!(place(&mut slots, 1000, 0), Some(9), "the constant one");
+        assert_eq!(place(&mut slots, 1001, 0), None);
+        let mut present: Row = [Some(1.0); MOST_CHANNELS];
+        present[4] = None;
+        (0..101).for_each(|_| slots.pass(&present));
+        assert_eq!(place(&mut slots, 1001, 0), Some(4), "the absent one");
     }
 }

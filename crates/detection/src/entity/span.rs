@@ -77,7 +77,7 @@ impl Span {
             self.total += 1;
         }
         self.seen = self.seen.saturating_add(1);
-        if self.seen % EVERY == 0 || self.seen == WARM {
+        if self.seen.is_multiple_of(EVERY) || self.seen == WARM {
             self.median = self.quantile(0.5);
             self.high = self.quantile(HIGH);
         }
@@ -106,4 +106,59 @@ fn bin(score: f64) -> usize {
 /// The score at a place among the bins; the first one begins at 0.
 fn edge(place: f64) -> f64 {
     if place < 1.0 { SMALLEST * place } else { SMALLEST * ((place - 1.0) / FINENESS).exp2() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scores of a standard exponential distribution, in a scrambled order, each by itself.
+    fn taught(count: u32, scale: f64) -> Span {
+        let mut span = Span::new(1e5);
+        for step in 0..count {
+            span.follow(-scale * (1.0 - f64::from(step * 7919 % count) / f64::from(count)).ln(), 1.0);
+        }
+        span
+    }
+
+    #[test]
+    fn an_exponential_score_is_on_the_scale_of_its_probability() {
+        for scale in [0.1, 1.0, 4.0] {
+            for decades in [0.3, 0.6, 2.0, 4.0] {
+                let surprise = taught(4000, scale).follow(scale * decades * std::f64::consts::LN_10, 1.0);
+                assert!((surprise - decades).abs() < 0.1 + 0.1 * decades, "{scale}, {decades}: {surprise}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_incident_of_a_tenth_of_the_past_changes_little_of_what_is_usual() {
+        let mut span = taught(4000, 1.0);
+        let before = span.follow(20.0, 1.0);
+        (0..400).for_each(|_| {
+            span.follow(20.0, 1.0);
+        });
+        let after = span.follow(20.0, 1.0);
+        assert!(after > 0.7 * before, "{before} before, {after} after; its rank would be 1.0");
+    }
+
+    #[test]
+    fn what_is_usual_is_forgotten_after_the_memory() {
+        let mut span = Span::new(500.0);
+        (0..2000).for_each(|step| {
+            span.follow(8.0 + f64::from(step % 7), 1.0);
+        });
+        (0..3000).for_each(|step| {
+            span.follow(0.1 + 0.01 * f64::from(step % 7), 1.0);
+        });
+        assert!(span.follow(8.0, 1.0) > 10.0);
+    }
+
+    #[test]
+    fn little_is_unusual_at_first_and_a_constant_score_never() {
+        let mut span = Span::new(1000.0);
+        assert!((0..59).all(|step| span.follow(f64::from(step * step), 1.0) == 0.0));
+        let mut span = Span::new(1000.0);
+        assert!((0..500).all(|_| span.follow(1.0, 1.0) < 5.0));
+    }
 }

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::phase;
+
 /// Mean value per phase of a day or a week; a phase is smoothed with its neighbours (1-2-1).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Profile {
@@ -30,7 +32,7 @@ impl Profile {
     /// The value usual at `time` (Unix seconds); `None` while neither this phase nor a neighbour was seen.
     pub(crate) fn expect(&self, time: f64) -> Option<f64> {
         let phases = self.means.len();
-        let here = self.phase(time);
+        let here = phase(time, self.period, self.means.len());
         let before = if here == 0 { phases.saturating_sub(1) } else { here - 1 };
         let after = if here + 1 >= phases { 0 } else { here + 1 };
         let (mut sum, mut weights) = (0.0, 0.0);
@@ -45,7 +47,7 @@ impl Profile {
 
     /// Learns the value of `time`.
     pub(crate) fn learn(&mut self, time: f64, value: f64) {
-        let here = self.phase(time);
+        let here = phase(time, self.period, self.means.len());
         if self.counts.iter().all(|count| *count == 0) {
             self.base = value;
         }
@@ -54,13 +56,6 @@ impl Profile {
             let rate = (1.0 / f32::from(*count)).max(self.rate);
             *mean += rate * (narrow(value - self.base) - *mean);
         }
-    }
-
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the phase is in 0..phases")]
-    fn phase(&self, time: f64) -> usize {
-        let phases = self.means.len();
-        let phase = (time.rem_euclid(self.period) / self.period * phases as f64) as usize;
-        if phase >= phases { 0 } else { phase }
     }
 }
 

@@ -223,7 +223,7 @@ impl PeerGroup {
     #[must_use]
     pub fn bytes(&self) -> usize {
         let names: usize = self.members.iter().map(|(name, _)| name.len()).sum();
-        size_of::<Self>() + self.members.capacity() * size_of::<(Box<str>, Member)>() + names + self.distances.heap()
+        size_of::<Self>() + self.members.capacity() * size_of::<(Box<str>, Member)>() + names
     }
 
     fn follow_magnitude(&mut self, values: &[PeerValue<'_>]) {

@@ -9,15 +9,20 @@ use crate::pipeline::{
 };
 use crate::storage::Storage;
 
-struct Ran {
-    anomalies: Vec<Anomaly>,
-    counts: Counts,
-    out: Counts,
-    events: std::collections::BTreeMap<&'static str, u64>,
+pub(super) struct Ran {
+    pub(super) anomalies: Vec<Anomaly>,
+    pub(super) counts: Counts,
+    pub(super) out: Counts,
+    pub(super) events: std::collections::BTreeMap<&'static str, u64>,
 }
 
 /// Runs the connector over `payloads` to its end.
 async fn run(storage: &Arc<MemoryStorage>, shards: u64, now: u64, payloads: Vec<Payload>) -> Ran {
+    run_with(serde_json::json!({ "shards": shards, "warmup": 240, "threshold": 1.5 }), storage, now, payloads).await
+}
+
+/// As [`run`], with any configuration.
+pub(super) async fn run_with(config: serde_json::Value, storage: &Arc<MemoryStorage>, now: u64, payloads: Vec<Payload>) -> Ran {
     let counters = Arc::new(Counters::default());
     let services = Services {
         clock: Arc::new(ManualClock::new(UnixNanos::from_secs(now))),
@@ -34,7 +39,6 @@ async fn run(storage: &Arc<MemoryStorage>, shards: u64, now: u64, payloads: Vec<
         shutdown: tokio_util::sync::CancellationToken::new(),
         services,
     };
-    let config = serde_json::json!({ "shards": shards, "warmup": 240, "threshold": 1.5 });
     let Make::Connector(make) = super::super::FACTORY.make else { panic!("a connector") };
     assert_eq!(super::super::FACTORY.class(), Class::Connector);
     let detector = make(Instance { config, context }).map_err(|e| e.to_string()).unwrap();
@@ -69,7 +73,7 @@ async fn run(storage: &Arc<MemoryStorage>, shards: u64, now: u64, payloads: Vec<
     }
 }
 
-fn payloads(from: u64, to: u64) -> Vec<Payload> {
+pub(super) fn payloads(from: u64, to: u64) -> Vec<Payload> {
     minutes(from, to, FAULT).chunk_by(|a, b| a.time == b.time).map(|batch| payload(batch.to_vec())).collect()
 }
 
