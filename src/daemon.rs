@@ -22,6 +22,7 @@ pub async fn run(
 ) -> Result<Drained, String> {
     let storage: Arc<dyn Storage> = Arc::new(EmbeddedStorage::open(&daemon.storage.data_dir).map_err(|e| e.to_string())?);
     let server = Server::bind(&daemon.server.endpoint.to_string()).await?;
+    let server = server.with_remote_commands(daemon.server.remote_commands);
     let address = server.address();
     let end_server = CancellationToken::new();
     let serving = tokio::spawn(server.serve(registry.clone(), end_server.clone()));

@@ -1,11 +1,14 @@
 //! The command line, one file per command.
 
 mod backtest;
+mod client;
 mod demo;
 mod docs;
 mod run;
 mod schema;
 mod score;
+mod series;
+mod tell;
 mod validate;
 
 use std::process::ExitCode;
@@ -29,6 +32,7 @@ Examples:
   anomalyd validate --config config/production.yml   tell everything that is wrong with it
   anomalyd run --config config/production.yml        run it
   anomalyd backtest --config config/production.yml --from 14d   what it would have found in the past
+  anomalyd series --contains checkout                why is it quiet? what a running daemon watches
   anomalyd score cpu.csv --out scores                score values in files with the detector
   anomalyd schema pipeline > pipeline.schema.json    let the editor complete pipeline files
 
@@ -47,6 +51,16 @@ enum Command {
     Backtest(backtest::BacktestArgs),
     /// Scores values in CSV files, row by row, with what the detector knows at that row.
     Score(score::ScoreArgs),
+    /// Lists what a running daemon watches, and why there is nothing to tell.
+    Series(series::SeriesArgs),
+    /// Tells a running daemon that an anomaly is normal.
+    Feedback(tell::FeedbackArgs),
+    /// Holds back findings of some series of a running daemon for a while.
+    Mute(tell::MuteArgs),
+    /// Ends a mute.
+    Unmute(tell::UnmuteArgs),
+    /// Lists what is muted by hand.
+    Mutes(tell::MutesArgs),
     /// Prints docs/configuration.md.
     #[command(hide = true)]
     Docs(docs::DocsArgs),
@@ -71,6 +85,11 @@ pub fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Backtest(arguments) => backtest::run(&arguments),
         Command::Score(arguments) => score::run(&arguments),
+        Command::Series(arguments) => series::run(&arguments),
+        Command::Feedback(arguments) => tell::feedback(&arguments),
+        Command::Mute(arguments) => tell::mute(&arguments),
+        Command::Unmute(arguments) => tell::unmute(&arguments),
+        Command::Mutes(arguments) => tell::mutes(&arguments),
         Command::Docs(arguments) => docs::run(&arguments),
     }
 }

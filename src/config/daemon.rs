@@ -62,17 +62,20 @@ impl Default for Storage {
     }
 }
 
-/// The port for health checks and Prometheus.
+/// The port for health checks, Prometheus, and what people ask and tell the daemon.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Server {
-    /// Where `/health` and `/metrics` are served.
+    /// Where `/health`, `/metrics` and `/series` are served, and `/mute`, `/unmute` and `/feedback` are taken.
     pub endpoint: Endpoint,
+    /// Whether other machines may mute series and give feedback. There is no authentication yet: whoever reaches
+    /// the port may do it then.
+    pub remote_commands: bool,
 }
 
 impl Default for Server {
     fn default() -> Self {
-        Self { endpoint: Endpoint::new("127.0.0.1", 13133) }
+        Self { endpoint: Endpoint::new("127.0.0.1", 13133), remote_commands: false }
     }
 }
 

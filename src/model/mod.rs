@@ -12,6 +12,7 @@ mod symbols;
 mod telemetry;
 mod time;
 mod traces;
+mod version;
 
 pub use anomaly::{Anomaly, DetectorRef, Direction, Past, Reason, Severity, Similar, Window};
 pub use attributes::{Attribute, AttributeRange, Attributes, Value};
@@ -25,3 +26,4 @@ pub use symbols::{Symbol, Symbols};
 pub use telemetry::{Batch, Payload, PayloadKind, Signal, SourceId, Telemetry};
 pub use time::UnixNanos;
 pub use traces::{Span, SpanKind, Spans, StatusCode, adjusted_count};
+pub use version::{ServiceVersion, VersionsSeen};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use detection::Sketch;
 use serde::{Deserialize, Serialize};
 
-use super::{Entity, Environment, Signal, SourceId, UnixNanos};
+use super::{Entity, Environment, ServiceVersion, Signal, SourceId, UnixNanos};
 
 /// A batch of observations of one environment.
 #[derive(Clone, Debug)]
@@ -20,6 +20,8 @@ pub struct Observations {
     pub items: Vec<Observation>,
     /// The latest event time of the telemetry behind them; 0 where there is none.
     pub newest: UnixNanos,
+    /// Versions of services that were seen; bounded per batch.
+    pub versions: Vec<ServiceVersion>,
     /// Which services were seen calling which: each pair at most once.
     pub calls: Vec<Call>,
 }

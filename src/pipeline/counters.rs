@@ -40,6 +40,7 @@ impl Counts {
 struct Inner {
     kinds: Vec<(PayloadKind, Counts)>,
     events: BTreeMap<&'static str, u64>,
+    levels: BTreeMap<usize, BTreeMap<&'static str, u64>>,
 }
 
 /// The counters of one component. One short lock per batch, so a snapshot always balances.
@@ -90,6 +91,21 @@ impl Counters {
     /// Counts something else worth counting: `late_observations`, `retries`, `requests_refused`...
     pub fn event(&self, name: &'static str, times: u64) {
         *self.lock().events.entry(name).or_default() += times;
+    }
+
+    /// Sets how many things there are of each kind in `part` of the component; the parts of a component add up.
+    pub fn levels(&self, part: usize, levels: BTreeMap<&'static str, u64>) {
+        self.lock().levels.insert(part, levels);
+    }
+
+    /// How many things there are of each kind, in all parts together.
+    #[must_use]
+    pub fn all_levels(&self) -> BTreeMap<&'static str, u64> {
+        let mut all = BTreeMap::new();
+        for (kind, count) in self.lock().levels.values().flatten() {
+            *all.entry(*kind).or_default() += count;
+        }
+        all
     }
 
     /// The counts as of now, per payload kind.

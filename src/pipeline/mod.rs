@@ -3,6 +3,7 @@
 //! A component knows its own folder, `crate::model` and what is exported here. It never imports another
 //! component: what two of them share travels as a [`crate::model::Payload`] over an [`Edge`](edge::Edge).
 
+mod ask;
 mod clock;
 mod component;
 mod counters;
@@ -17,6 +18,7 @@ mod spec;
 #[cfg(test)]
 mod test_components;
 
+pub use ask::{Desk, Question, Refusal, RefusalKind};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use component::{
     BuildError, Class, ComponentError, Connector, Context, Exporter, Factory, Instance, Make, MakeReceivers, Problem, Processed,

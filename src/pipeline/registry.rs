@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
-use super::{Class, ComponentId, Counters, History, Observer};
+use tokio::sync::mpsc;
+
+use super::{Class, ComponentId, Counters, Desk, History, Observer, Question};
 use crate::model::Environment;
 
 /// The state of a component, in the Collector's words.
@@ -82,7 +84,7 @@ pub struct ComponentInfo {
     pub health: Health,
 }
 
-/// All components, and the histories that they read. Cheap to clone.
+/// All components, the histories that they read, and where some of them can be asked. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Registry(Arc<Inner>);
 
@@ -91,6 +93,7 @@ struct Inner {
     components: RwLock<Vec<ComponentInfo>>,
     histories: Mutex<BTreeMap<Environment, History>>,
     observer: OnceLock<Arc<dyn Observer>>,
+    desks: RwLock<Vec<Desk>>,
 }
 
 impl Registry {
@@ -103,6 +106,28 @@ impl Registry {
     #[must_use]
     pub fn all(&self) -> Vec<ComponentInfo> {
         self.0.components.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From now on the component can be asked about `subjects`; what comes to it.
+    pub fn open_desk(
+        &self,
+        environment: &Environment,
+        class: Class,
+        id: &ComponentId,
+        subjects: &'static [&'static str],
+    ) -> mpsc::Receiver<Question> {
+        let (desk, questions) = Desk::open(environment, class, id, subjects);
+        self.0.desks.write().unwrap_or_else(PoisonError::into_inner).push(desk);
+        questions
+    }
+
+    /// Where one can ask about `subject`, by environment and component.
+    #[must_use]
+    pub fn desks(&self, subject: &str) -> Vec<Desk> {
+        let desks = self.0.desks.read().unwrap_or_else(PoisonError::into_inner);
+        let mut open: Vec<Desk> = desks.iter().filter(|d| d.subjects.contains(&subject) && !d.is_closed()).cloned().collect();
+        open.sort_by_key(|d| (d.environment.to_string(), d.id.to_string()));
+        open
     }
 
     /// The component `id` of `environment`.

@@ -118,6 +118,7 @@ impl Processor for Measure {
             signal: Signal::Traces,
             items: vec![observation],
             newest: UnixNanos(1),
+            versions: Vec::new(),
             calls: Vec::new(),
         };
         Processed { output: Some(Payload::Observations(Arc::new(observations))), dropped: vec![("filtered", 1)] }

@@ -1,5 +1,7 @@
-//! Health and metrics over HTTP, on one port. Reads the registry; never reaches into a component.
+//! Health, metrics, and what people ask and tell, over HTTP on one port. Reads the registry and asks at the desks in
+//! it; never reaches into a component.
 
+mod ask;
 mod health;
 mod prometheus;
 
@@ -7,10 +9,10 @@ use std::future::IntoFuture as _;
 use std::net::SocketAddr;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +23,14 @@ use crate::pipeline::Registry;
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
+    remote_commands: bool,
+}
+
+/// What the routes share.
+#[derive(Clone, Debug)]
+struct App {
+    registry: Registry,
+    remote_commands: bool,
 }
 
 impl Server {
@@ -32,7 +42,7 @@ impl Server {
         let fail = |e| format!("server.endpoint `{endpoint}`: {e}; stop what uses it, or choose another port");
         let listener = TcpListener::bind(endpoint).await.map_err(fail)?;
         let address = listener.local_addr().map_err(fail)?;
-        Ok(Self { listener, address })
+        Ok(Self { listener, address, remote_commands: false })
     }
 
     /// Where it listens: tells the port where `endpoint` said 0.
@@ -41,18 +51,39 @@ impl Server {
         self.address
     }
 
+    /// Whether commands are taken from other machines too.
+    #[must_use]
+    pub const fn with_remote_commands(mut self, taken: bool) -> Self {
+        self.remote_commands = taken;
+        self
+    }
+
     /// Answers until `shutdown` is cancelled.
     ///
     /// # Errors
     /// When the listening socket breaks.
     pub async fn serve(self, registry: Registry, shutdown: CancellationToken) -> std::io::Result<()> {
-        let app = Router::new().route("/health", get(health)).route("/metrics", get(metrics)).with_state(registry);
-        axum::serve(self.listener, app).with_graceful_shutdown(shutdown.cancelled_owned()).into_future().await
+        let app = Router::new()
+            .route("/health", get(health))
+            .route("/metrics", get(metrics))
+            .route("/series", get(ask::series))
+            .route("/mutes", get(ask::mutes))
+            .route("/mute", post(ask::mute))
+            .route("/unmute", post(ask::unmute))
+            .route("/feedback", post(ask::feedback))
+            .fallback(ask::unknown)
+            .method_not_allowed_fallback(ask::other_method)
+            .layer(DefaultBodyLimit::max(ask::MAX_BODY))
+            .with_state(App { registry, remote_commands: self.remote_commands });
+        axum::serve(self.listener, app.into_make_service_with_connect_info::<SocketAddr>())
+            .with_graceful_shutdown(shutdown.cancelled_owned())
+            .into_future()
+            .await
     }
 }
 
-async fn health(State(registry): State<Registry>) -> Response {
-    let report = health::report(&registry);
+async fn health(State(app): State<App>) -> Response {
+    let report = health::report(&app.registry);
     let code = if report.serving() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     match serde_json::to_string_pretty(&report) {
         Ok(body) => (code, [(header::CONTENT_TYPE, "application/json")], body + "\n").into_response(),
@@ -60,8 +91,8 @@ async fn health(State(registry): State<Registry>) -> Response {
     }
 }
 
-async fn metrics(State(registry): State<Registry>) -> Response {
-    match prometheus::text(&registry) {
+async fn metrics(State(app): State<App>) -> Response {
+    match prometheus::text(&app.registry) {
         Ok(body) => ([(header::CONTENT_TYPE, prometheus::CONTENT_TYPE)], body).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }

@@ -46,6 +46,7 @@ pub fn families(registry: &Registry) -> Vec<Family> {
     let mut in_flight = gauge("anomalyd_component_in_flight", "records taken in and neither handed on nor given up yet");
     let mut events = counter("anomalyd_component_events", "other things that a component counts");
     let mut status = gauge("anomalyd_component_status", "1 for the state that a component is in");
+    let mut levels = gauge("anomalyd_component_series", "series that a detector has, by the state that they are in");
     for component in registry.all() {
         for (kind, counts) in component.counters.snapshot() {
             let labels = |more: Option<(&'static str, String)>| {
@@ -67,6 +68,11 @@ pub fn families(registry: &Registry) -> Vec<Family> {
             labels.push(("event", event.to_owned()));
             events.samples.push(Sample { labels, value });
         }
+        for (state, value) in component.counters.all_levels() {
+            let mut labels = base_labels(&component);
+            labels.push(("state", state.to_owned()));
+            levels.samples.push(Sample { labels, value });
+        }
         let mut labels = base_labels(&component);
         labels.push(("status", component.health.get().name().to_owned()));
         status.samples.push(Sample { labels, value: 1 });
@@ -83,6 +89,9 @@ pub fn families(registry: &Registry) -> Vec<Family> {
     }
     let mut all = vec![received, sent, refused, dropped, in_flight, events, status];
     all.extend([asked, read].into_iter().filter(|family| !family.samples.is_empty()));
+    if !levels.samples.is_empty() {
+        all.push(levels);
+    }
     all.extend(resident_memory().map(|bytes| Family {
         samples: vec![Sample { labels: Vec::new(), value: bytes }],
         ..gauge("process_resident_memory_bytes", "memory of the process that is in use, bytes")

@@ -21,6 +21,7 @@ mod elasticsearch_exporter;
 mod elasticsearch_receiver;
 mod environments;
 mod own_telemetry;
+mod quiet_series;
 mod restart;
 mod same_series;
 mod servers;

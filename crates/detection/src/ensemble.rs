@@ -6,7 +6,9 @@ use crate::calibrate::Calibration;
 use crate::heads;
 use crate::model::{Circumstances, Evidence, MOST_SURPRISE, Model, Observation, Part, Surprises};
 pub use crate::models::COMPONENTS;
-use crate::models::{AR, CALENDAR, EXTREMES, Expected, Models, POINT, Raws, TIME_OF_DAY, TIME_OF_WEEK, TIME_OF_WEEK_SCALED};
+use crate::models::{
+    AR, CALENDAR, EXTREMES, Expected, Models, POINT, Raws, SHAPE, TIME_OF_DAY, TIME_OF_WEEK, TIME_OF_WEEK_SCALED,
+};
 use crate::samples::{most_surprise, trust};
 use crate::scale::Scale;
 
@@ -121,7 +123,11 @@ impl Model for Ensemble {
             .collect()
     }
 
-    fn learn(&mut self, observation: &Observation, _: &Circumstances, memo: &Memo, protect: bool) {
+    fn learn(&mut self, observation: &Observation, circumstances: &Circumstances, memo: &Memo, protect: bool) {
+        if circumstances.unlearnt {
+            self.models.learn(observation.time, observation.learnt, None, None);
+            return;
+        }
         let limits = FORECASTERS.map(|component| self.limit(component));
         let [_, day, week] = limits;
         for (calibration, raw) in self.calibrations.iter_mut().zip(&memo.raws) {
@@ -141,7 +147,15 @@ impl Model for Ensemble {
         };
         let calendar = [taught(memo.expected.time_of_day, day), taught(memo.expected.time_of_week, week)];
         let week = memo.expected.time_of_week.map(|expected| (observation.learnt - expected).abs());
-        self.models.learn(observation.time, observation.learnt, week, calendar);
+        self.models.learn(observation.time, observation.learnt, week, Some(calendar));
+    }
+
+    fn teach(&mut self, time: f64, learnt: f64) {
+        self.models.teach(time, Some([learnt; 2]));
+    }
+
+    fn usual_distance(&self) -> Option<f64> {
+        self.limit(SHAPE)
     }
 
     fn recent(&self) -> Vec<f64> {

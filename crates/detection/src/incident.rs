@@ -54,6 +54,11 @@ impl Incident {
         self.is_on() && (age < NEW_NORMAL_POINTS || age * bucket_seconds < NEW_NORMAL)
     }
 
+    /// The worst page score of it.
+    pub(crate) fn worst(&self) -> f64 {
+        self.worst
+    }
+
     /// Whether `page` is news: there is no incident, or it became clearly worse.
     pub(crate) fn is_worse(&self, page: f64) -> bool {
         page >= self.worst * ESCALATION

@@ -1,6 +1,6 @@
 //! What is normal for a series, and how unusual its next value is.
 //!
-//! Pure mathematics: no I/O, no clock, no threads, no randomness. The same observations in the same
+//! Pure mathematics: no I/O, no clock, no threads, no randomness but seeded. The same observations in the same
 //! order give the same verdicts on every machine.
 //!
 //! - [`Sketch`] summarises the values of a bucket (quantiles that can be merged).
@@ -27,6 +27,7 @@ mod calibrate;
 mod ensemble;
 mod entity;
 mod explain;
+mod feedback;
 mod forecast;
 mod forest;
 mod heads;
@@ -34,6 +35,7 @@ mod incident;
 mod model;
 mod models;
 mod peers;
+mod quiet;
 #[cfg(test)]
 mod reference;
 mod refractory;
@@ -48,9 +50,11 @@ mod verdict;
 
 pub use ensemble::COMPONENTS;
 pub use entity::{Carrier, Channel, Entity, EntityFinding, EntityVerdict, MOST_CHANNELS};
+pub use feedback::{Lesson, MAX_LESSONS, MAX_RECENT};
 pub use forest::{Growth, IsolationForest};
 pub use model::{Contamination, ModelKind, ModelOptions};
 pub use peers::{MAX_PEERS, PeerFinding, PeerGroup, PeerModel, PeerParameters, PeerValue};
+pub use quiet::{Hold, Side, Suppressed};
 pub use series::Series;
 pub use sketch::{MAX_BINS, RELATIVE_ACCURACY, Sketch};
 pub use training::{Job, State, Version, Waiting};

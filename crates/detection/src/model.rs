@@ -34,6 +34,9 @@ pub enum ModelKind {
 }
 
 impl ModelKind {
+    /// Every model, the default one first.
+    pub const ALL: [Self; 4] = [Self::Ensemble, Self::IsolationForest, Self::ExtendedIsolationForest, Self::SeasonalBand];
+
     /// Its name in configuration and anomalies.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -139,6 +142,8 @@ pub(crate) struct Circumstances {
     pub(crate) page_threshold: f64,
     /// Whether the series is in a confirmed incident.
     pub(crate) incident: bool,
+    /// Whether nothing is to become normal by this value.
+    pub(crate) unlearnt: bool,
 }
 
 impl Circumstances {
@@ -198,6 +203,14 @@ pub(crate) trait Model {
 
     /// Learns the value that was judged. With `protect` it belongs to an incident and must not become normal.
     fn learn(&mut self, observation: &Observation, circumstances: &Circumstances, memo: &Self::Memo, protect: bool);
+
+    /// A person says that `learnt` is normal at `time`.
+    fn teach(&mut self, _time: f64, _learnt: f64) {}
+
+    /// The distance at which the last twelve values, less their mean, usually repeat.
+    fn usual_distance(&self) -> Option<f64> {
+        None
+    }
 
     /// The last values that it remembers, on the learnt scale, oldest first; what bridges a short gap is among them.
     fn recent(&self) -> Vec<f64> {

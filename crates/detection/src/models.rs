@@ -28,6 +28,8 @@ pub(crate) const POINT: usize = 4;
 pub(crate) const EXTREMES: std::ops::Range<usize> = 7..9;
 pub(crate) const CALENDAR: std::ops::RangeFrom<usize> = TIME_OF_DAY..;
 pub(crate) const AR: usize = 0;
+/// Course of the last twelve values.
+pub(crate) const SHAPE: usize = 1;
 pub(crate) const MEAN: usize = 9;
 pub(crate) const TIME_OF_DAY: usize = 10;
 pub(crate) const TIME_OF_WEEK: usize = 11;
@@ -182,13 +184,19 @@ impl Models {
         ]
     }
 
-    /// Teaches the forecasters: the autoregression `value`, the calendar `taught`.
-    pub(crate) fn learn(&mut self, time: f64, value: f64, week: Option<f64>, taught: [f64; 2]) {
+    /// Teaches the forecasters: the autoregression `value`, the calendar `taught`, if anything, and how far from the
+    /// time of the week the value was.
+    pub(crate) fn learn(&mut self, time: f64, value: f64, week: Option<f64>, taught: Option<[f64; 2]>) {
         self.autoregression.learn(value);
         if let Some(week) = week {
             self.spread.learn(time, week);
         }
-        let [day, week] = taught;
+        self.teach(time, taught);
+    }
+
+    /// Teaches the calendar.
+    pub(crate) fn teach(&mut self, time: f64, taught: Option<[f64; 2]>) {
+        let Some([day, week]) = taught else { return };
         self.time_of_day.learn(time, day);
         self.time_of_week.learn(time, week);
     }

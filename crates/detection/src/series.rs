@@ -4,10 +4,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::calibrate::Calibration;
 use crate::explain::{self, Moments, Records, Timeline};
+use crate::feedback::{self, Candidate, Feedback, Lesson};
 use crate::heads;
 use crate::incident::Incident;
 use crate::model::{Chosen, Circumstances, Contamination, Evidence, Model, ModelKind, Observation, Part, with_model};
 use crate::models::LONGEST_BRIDGE;
+use crate::quiet::{Hold, Suppressed};
 use crate::refractory::Refractory;
 use crate::scale::Scale;
 use crate::training::{Job, Progress, State, Version, Waiting};
@@ -39,6 +41,11 @@ struct Shell {
     records: Records,
     timeline: Timeline,
     moments: Moments,
+    /// An incident that nobody was told of, and why.
+    unspoken: Incident,
+    unspoken_because: Option<Suppressed>,
+    /// From the first finding on.
+    feedback: Option<Box<Feedback>>,
 }
 
 impl Series {
@@ -60,10 +67,51 @@ impl Series {
     /// When `parameters` name another model than before, learning starts anew with that one.
     pub fn observe(&mut self, time: f64, value: f64, samples: f64, parameters: &Parameters) -> Verdict {
         if self.model.kind() != parameters.model.kind {
-            self.shell = Shell::new(self.shell.quantity, self.shell.bucket_seconds);
+            let feedback = self.shell.feedback.take();
+            self.shell = Shell { feedback, ..Shell::new(self.shell.quantity, self.shell.bucket_seconds) };
             self.model = Chosen::new(parameters.model.kind);
         }
         with_model!(&mut self.model, model => self.shell.observe(&mut **model, time, value, samples, parameters))
+    }
+
+    /// The latest findings and what was called normal of them, in no particular order.
+    pub fn recent(&self) -> impl Iterator<Item = &Lesson> {
+        self.shell.feedback.iter().flat_map(|feedback| feedback.all())
+    }
+
+    /// What was called normal.
+    #[must_use]
+    pub fn lessons(&self) -> &[Lesson] {
+        self.shell.lessons()
+    }
+
+    /// The finding of the bucket that began at `time` is normal: what resembles it is no finding any more, and the
+    /// calendar learns its value. False if no such finding is remembered.
+    pub fn teach(&mut self, time: f64) -> bool {
+        let known = self.lessons().iter().any(|lesson| lesson.time == time);
+        let Some(lesson) = self.shell.feedback.as_mut().and_then(|feedback| feedback.teach(time)) else { return false };
+        if !known {
+            with_model!(&mut self.model, model => model.teach(time, lesson.value));
+            self.shell.incident = Incident::default();
+        }
+        true
+    }
+
+    /// The finding of the bucket that began at `time` is not normal after all. False if it was not called so.
+    pub fn forget(&mut self, time: f64) -> bool {
+        self.shell.feedback.as_mut().is_some_and(|feedback| feedback.forget(time))
+    }
+
+    /// How many values it has seen.
+    #[must_use]
+    pub const fn seen(&self) -> u32 {
+        self.shell.seen
+    }
+
+    /// Whether it is in an incident.
+    #[must_use]
+    pub fn in_incident(&self) -> bool {
+        self.shell.incident.is_on()
     }
 
     /// Whether this series can have findings yet.
@@ -137,6 +185,9 @@ impl Shell {
             records: Records::default(),
             timeline: Timeline::default(),
             moments: Moments::default(),
+            unspoken: Incident::default(),
+            unspoken_because: None,
+            feedback: None,
         }
     }
 
@@ -156,23 +207,28 @@ impl Shell {
             bucket_seconds: self.bucket_seconds,
             penalty: heads::penalty(self.seen, self.bucket_seconds),
             page_threshold: parameters.page_threshold,
-            incident: self.incident.is_on(),
+            incident: self.incident.is_on() || self.unspoken.is_on(),
+            unlearnt: parameters.hold == Hold::Unlearnt,
         };
         let (evidence, memo) = model.judge(&observation, &circumstances);
         self.keep_scores(parameters);
-        let mut verdict = self.judge(&observation, &evidence, parameters);
-        if self.is_finding(&verdict, parameters) {
+        let mut verdict = self.judge(model, &observation, &evidence, parameters);
+        if self.is_finding(evidence.unusual, &mut verdict, parameters) {
             let parts = model.parts(&observation, &evidence, &memo);
             let recent = model.recent();
             verdict.finding = Some(self.finding(parts, &recent, &observation, &verdict, parameters.page_threshold));
             if let Some(newest) = recent.last_chunk() {
                 self.moments.learn(time, newest);
             }
+            self.remember(&observation, &verdict, &recent);
         }
         self.records.learn(verdict.page, time);
         self.incident.follow(verdict.finding.as_ref().map(|_| verdict.page), evidence.unusual);
-        model.learn(&observation, &circumstances, &memo, self.incident.is_young(self.bucket_seconds));
-        if let Some(scores) = &mut self.scores {
+        self.follow_unspoken(&verdict, evidence.unusual);
+        // What was called normal is learnt as such.
+        let unspoken = self.unspoken_because != Some(Suppressed::Feedback) && self.unspoken.is_young(self.bucket_seconds);
+        model.learn(&observation, &circumstances, &memo, unspoken || self.incident.is_young(self.bucket_seconds));
+        if let Some(scores) = self.scores.as_mut().filter(|_| !circumstances.unlearnt) {
             scores.learn(evidence.score);
         }
         self.seen = self.seen.saturating_add(1);
@@ -201,27 +257,20 @@ impl Shell {
             self.alerts.skip(missing);
             self.pages.skip(missing);
             self.incident.skip(missing);
+            self.unspoken.skip(missing);
             // The models bridge short gaps.
             if missing > LONGEST_BRIDGE { self.timeline.gap(missing) } else { self.timeline.step(missing) }
         }
         self.timeline.step(1);
     }
 
-    fn judge(&mut self, observation: &Observation, evidence: &Evidence, parameters: &Parameters) -> Verdict {
+    fn judge<M: Model>(&mut self, model: &M, observation: &Observation, evidence: &Evidence, parameters: &Parameters) -> Verdict {
         let scale = self.scale();
-        let is_large = |expected| self.is_large(observation.value, scale.observed(expected), parameters);
-        let large = evidence.expected.is_some_and(is_large);
-        let page = if !large {
-            0.0
-        } else if let Some(scores) = &self.scores {
-            scores.surprise(evidence.score)
-        } else {
-            evidence.page
-        };
+        let pressure = self.scores.as_ref().map_or(evidence.page, |scores| scores.surprise(evidence.score));
         let mut verdict = Verdict {
             point: evidence.point,
             alert: self.alerts.pass(evidence.alert, parameters.alert_refractory),
-            page: self.pages.pass(page, parameters.page_refractory),
+            pressure,
             surprises: evidence.surprises,
             ..Verdict::default()
         };
@@ -233,13 +282,113 @@ impl Shell {
             verdict.lower = evidence.reach.map(|reach| scale.observed(expected - reach).min(centre - margin).max(low));
             verdict.upper = evidence.reach.map(|reach| scale.observed(expected + reach).max(centre + margin).min(high));
         }
+        let expected = evidence.expected.map(|expected| scale.observed(expected));
+        let news = self.is_news(pressure, parameters);
+        verdict.suppressed = self.excluded(model, observation, expected, &verdict, news, parameters);
+        if verdict.suppressed.is_none() && parameters.hold != Hold::No {
+            verdict.suppressed = Some(Suppressed::Held);
+        }
+        let page = if verdict.suppressed.is_none() { pressure } else { 0.0 };
+        verdict.page = self.pages.pass(page, parameters.page_refractory);
         verdict
     }
 
-    fn is_finding(&self, verdict: &Verdict, parameters: &Parameters) -> bool {
+    /// Whether a page score is enough for a finding.
+    fn is_news(&self, page: f64, parameters: &Parameters) -> bool {
         let threshold = parameters.model.contamination.threshold().unwrap_or(parameters.page_threshold);
-        let (page, ready) = (verdict.page, self.seen >= self.needed);
-        ready && page > 0.0 && page >= threshold && self.incident.is_worse(page)
+        self.seen >= self.needed && page > 0.0 && page >= threshold
+    }
+
+    /// Decides between a finding, one that is suppressed, and none.
+    fn is_finding(&self, unusual: bool, verdict: &mut Verdict, parameters: &Parameters) -> bool {
+        let worse = |page| self.incident.is_worse(page);
+        if verdict.suppressed.is_some() {
+            let pressure = verdict.pressure;
+            let told = self.is_news(pressure, parameters) && worse(pressure) && self.unspoken.is_worse(pressure);
+            verdict.suppressed = verdict.suppressed.filter(|_| told);
+            return false;
+        }
+        if self.is_news(verdict.page, parameters) && worse(verdict.page) {
+            return true;
+        }
+        // The hold is over and the series still abnormal.
+        let owed = self.owes_a_finding() && unusual;
+        if owed {
+            verdict.page = self.unspoken.worst();
+        }
+        owed
+    }
+
+    /// Why this value cannot be a finding, however unusual it is. Feedback is asked about `news` only.
+    fn excluded<M: Model>(
+        &mut self,
+        model: &M,
+        observation: &Observation,
+        expected: Option<f64>,
+        verdict: &Verdict,
+        news: bool,
+        parameters: &Parameters,
+    ) -> Option<Suppressed> {
+        let value = observation.value;
+        let Some(expected) = expected.filter(|expected| self.is_large(value, *expected, parameters)) else {
+            return Some(Suppressed::TooSmall);
+        };
+        if !parameters.side.holds(value, expected) {
+            return Some(Suppressed::Direction);
+        }
+        let samples = if self.quantity == Quantity::Count { value.max(expected) } else { observation.samples };
+        if samples < parameters.min_samples {
+            return Some(Suppressed::TooFewSamples);
+        }
+        if !news || self.lessons().is_empty() {
+            return None;
+        }
+        let candidate = Candidate {
+            time: observation.time,
+            direction: direction(value, expected, verdict),
+            value: observation.learnt,
+            course: feedback::course(&model.recent()),
+            usual_distance: model.usual_distance(),
+        };
+        let known = self.feedback.as_mut().is_some_and(|feedback| feedback.knows(&candidate));
+        known.then_some(Suppressed::Feedback)
+    }
+
+    fn lessons(&self) -> &[Lesson] {
+        self.feedback.as_ref().map_or(&[], |feedback| feedback.lessons())
+    }
+
+    /// Keeps what somebody may call normal.
+    fn remember(&mut self, observation: &Observation, verdict: &Verdict, recent: &[f64]) {
+        let Some(finding) = &verdict.finding else { return };
+        let expected = verdict.expected.map_or(observation.learnt, |expected| self.scale().learnt(expected));
+        let lesson = Lesson {
+            time: observation.time,
+            direction: finding.direction,
+            value: observation.learnt,
+            reach: observation.learnt - expected,
+            course: feedback::course(recent),
+        };
+        self.feedback.get_or_insert_default().remember(lesson);
+    }
+
+    /// Whether something was held back that nobody was told of.
+    fn owes_a_finding(&self) -> bool {
+        self.unspoken.is_on() && self.unspoken_because == Some(Suppressed::Held)
+    }
+
+    /// Takes note of what was not told. What is only too small never was an event.
+    fn follow_unspoken(&mut self, verdict: &Verdict, unusual: bool) {
+        let because = verdict.suppressed.filter(|because| *because != Suppressed::TooSmall);
+        self.unspoken.follow(because.map(|_| verdict.pressure), unusual);
+        if verdict.finding.is_some() {
+            self.unspoken = Incident::default();
+        }
+        self.unspoken_because = match (self.unspoken.is_on(), because) {
+            (false, _) => None,
+            (true, Some(because)) if !self.owes_a_finding() => Some(because),
+            (true, _) => self.unspoken_because,
+        };
     }
 
     fn finding(
@@ -283,7 +432,8 @@ impl Shell {
     /// Heap memory in bytes.
     fn heap(&self) -> usize {
         let scores = self.scores.as_ref().map_or(0, |_| size_of::<Calibration>());
-        self.timeline.heap() + self.moments.heap() + scores
+        let feedback = self.feedback.as_ref().map_or(0, |feedback| size_of::<Feedback>() + feedback.heap());
+        self.timeline.heap() + self.moments.heap() + feedback + scores
     }
 
     /// Whether the value is far enough from what is usual.

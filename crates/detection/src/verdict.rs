@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::model::ModelOptions;
+use crate::quiet::{Hold, Side, Suppressed};
 
 /// What kind of quantity a series is: decides what a gap means, on which scale deviations count, and
 /// how bounds are cut.
@@ -64,6 +65,13 @@ pub struct Parameters {
     pub alert_refractory: u32,
     /// Points seen before a series may have findings.
     pub warmup: u32,
+    /// A finding needs at least this many samples behind the value. Of counts, the count that was expected counts as
+    /// well: none where a thousand were expected is well supported.
+    pub min_samples: f64,
+    /// Which side of the expected value may have findings.
+    pub side: Side,
+    /// Whether findings are held back for now.
+    pub hold: Hold,
     /// The model that judges, and how it is trained.
     pub model: ModelOptions,
 }
@@ -79,6 +87,9 @@ impl Default for Parameters {
             page_refractory: 20,
             alert_refractory: 120,
             warmup: 240,
+            min_samples: 0.0,
+            side: Side::Both,
+            hold: Hold::No,
             model: ModelOptions::default(),
         }
     }
@@ -93,6 +104,8 @@ pub struct Verdict {
     pub alert: f64,
     /// Both agree and the effect is large; 0 unless it exceeds what was emitted shortly before.
     pub page: f64,
+    /// As `page` before minimums, filters and what was emitted shortly before.
+    pub pressure: f64,
     /// What the series was expected to show; `None` until something is known.
     pub expected: Option<f64>,
     /// A value below this may be a finding.
@@ -104,6 +117,8 @@ pub struct Verdict {
     pub surprises: [f64; crate::COMPONENTS.len()],
     /// Set when this observation is worth a person's time.
     pub finding: Option<Finding>,
+    /// Why there is no finding although the value is unusual enough for one.
+    pub suppressed: Option<Suppressed>,
 }
 
 /// An observation worth a person's time, and why.

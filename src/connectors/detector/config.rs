@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::joint::{Entities, Peers};
 use super::model::ModelConfig;
+use super::rules;
 use super::warmup::Warmup;
 use crate::config::Duration;
 use crate::pipeline::Problem;
@@ -60,6 +61,16 @@ pub struct Config {
     #[serde(default = "min_error_share_deviation")]
     #[schemars(range(min = 0.0, max = 1.0))]
     pub min_error_share_deviation: f64,
+    /// What is different for some series. Of several rules that match a series, later ones go before earlier ones,
+    /// key by key.
+    #[serde(default)]
+    pub rules: Vec<rules::Rule>,
+    /// Windows of time in which findings of some series are held back.
+    #[serde(default)]
+    pub maintenance: Vec<rules::Maintenance>,
+    /// What happens around a new `service.version`.
+    #[serde(default)]
+    pub deployments: rules::Deployments,
     /// Series of one entity, judged together.
     #[serde(default)]
     pub entities: Entities,
@@ -85,6 +96,9 @@ impl Default for Config {
             threshold: threshold(),
             min_deviation: min_deviation(),
             min_error_share_deviation: min_error_share_deviation(),
+            rules: Vec::new(),
+            maintenance: Vec::new(),
+            deployments: rules::Deployments::default(),
             entities: Entities::default(),
             peers: Peers::default(),
             model: ModelConfig::default(),
@@ -195,6 +209,7 @@ pub(super) fn check(config: &serde_json::Value) -> Vec<Problem> {
     if let Some(message) = range(config.min_error_share_deviation, 0.0, 1.0) {
         problem("min_error_share_deviation", message, None);
     }
+    problems.extend(rules::check(&config));
     for (key, message) in config.peers.problems() {
         problems.push(Problem { path: vec!["peers".to_owned(), key.to_owned()], message, hint: None, fatal: true });
     }

@@ -12,13 +12,18 @@ use hashbrown::HashMap;
 use super::anomaly::{self, Finder};
 use super::bucket::{Bucket, Kind};
 use super::config::Config;
-use super::group::{Closing, Group, Judged, Key, Refusal};
+use super::group::{Closing, Found, Group, Key, Refusal};
 use super::joint;
+use super::rules::{Quieting, Rules};
 use super::training::{Desk, Trainings};
 use super::watch::Watch;
 use super::watermark::{Sources, Timing};
-use crate::model::{Anomaly, Entity, Environment, Measure, Signal, SourceId, UnixNanos};
+use crate::model::{Anomaly, Entity, Environment, Measure, ServiceVersion, Signal, SourceId, UnixNanos};
 use crate::pipeline::Observer;
+
+/// A feed of sparse data may reach over days: so many buckets of it are opened at once, which is far below how many
+/// may be open.
+const AT_ONCE: u64 = 256;
 
 /// What does not change while a detector runs.
 #[derive(Clone, Debug)]
@@ -29,6 +34,8 @@ pub(super) struct Settings {
     pub(super) timing: Timing,
     pub(super) parameters: Parameters,
     pub(super) min_samples: f64,
+    /// What keeps findings from being told.
+    pub(super) rules: Arc<Rules>,
     /// In nanoseconds.
     pub(super) forget_after: u64,
     /// Of all shards together.
@@ -56,6 +63,7 @@ impl Settings {
             timing,
             parameters: config.parameters(),
             min_samples: config.min_samples,
+            rules: Arc::new(Rules::new(config)),
             forget_after: nanos(config.forget_after),
             max_series: config.max_series,
             held: Arc::default(),
@@ -89,6 +97,8 @@ pub(super) struct Feed {
     pub(super) newest: UnixNanos,
     /// The buckets that had data, ascending.
     pub(super) buckets: Arc<[u64]>,
+    /// Versions of services that were seen, by all shards alike.
+    pub(super) versions: Arc<[ServiceVersion]>,
     pub(super) items: Vec<Item>,
 }
 
@@ -117,6 +127,7 @@ pub(super) struct Core {
     pub(super) settings: Arc<Settings>,
     pub(super) now: UnixNanos,
     pub(super) sources: Sources,
+    pub(super) quieting: Quieting,
     pub(super) groups: HashMap<Key, Group>,
     /// Series judged together.
     pub(super) joint: joint::Stage,
@@ -134,6 +145,7 @@ impl Core {
     /// A core that has seen nothing, at `now`.
     pub(super) fn new(settings: Arc<Settings>, now: UnixNanos) -> Self {
         Self {
+            quieting: Quieting::new(Arc::clone(&settings.rules)),
             settings,
             now,
             sources: Sources::default(),
@@ -188,17 +200,32 @@ impl Core {
     pub(super) fn observe(&mut self, feed: Feed) -> Outcome {
         let mut outcome = Outcome::default();
         let timing = self.settings.timing;
+        self.quieting.note(&feed.versions);
         let place = self.sources.place(&feed.source, feed.signal, self.now);
         let source = u32::try_from(place).unwrap_or(u32::MAX);
-        let open_from = self.sources.horizon(&[source], &timing).unwrap_or(0);
-        for item in feed.items {
-            let records = item.records;
-            if let Err(reason) = self.take(source, feed.signal, item, open_from, &mut outcome) {
-                *outcome.dropped.entry(reason).or_default() += records;
-            }
+        let Feed { signal, newest, buckets, mut items, .. } = feed;
+        let long = buckets.first().zip(buckets.last()).is_some_and(|(first, last)| last - first >= AT_ONCE);
+        if long {
+            items.sort_by_key(|item| item.time);
         }
-        self.sources.advance(place, feed.newest, &feed.buckets, self.now, &timing);
-        self.sweep(&mut outcome);
+        let mut items = items.into_iter().peekable();
+        let mut rest: &[u64] = &buckets;
+        while let Some(first) = rest.first() {
+            // All shards are fed the same buckets, so all of them divide alike.
+            let (part, after) = rest.split_at(rest.partition_point(|bucket| bucket - first < AT_ONCE));
+            let end = part.last().map_or(0, |last| (last + 1).saturating_mul(timing.bucket));
+            let open_from = self.sources.horizon(&[source], &timing).unwrap_or(0);
+            while let Some(item) = items.next_if(|item| after.is_empty() || item.time.0 < end) {
+                let records = item.records;
+                if let Err(reason) = self.take(source, signal, item, open_from, &mut outcome) {
+                    *outcome.dropped.entry(reason).or_default() += records;
+                }
+            }
+            let newest = if after.is_empty() { newest } else { newest.min(UnixNanos(end - 1)) };
+            self.sources.advance(place, newest, part, self.now, &timing);
+            self.sweep(&mut outcome);
+            rest = after;
+        }
         outcome
     }
 
@@ -258,12 +285,13 @@ impl Core {
             sources: &self.sources,
             parameters: &settings.parameters,
             min_samples: settings.min_samples,
+            quieting: &self.quieting,
             all: settings.joint.enabled(),
             trainings: &trainings,
             watch: settings.observer.as_deref().map(|observer| Watch { observer, finder: &finder }),
         };
         let keep = settings.forget_after / settings.timing.bucket;
-        let mut judged: Vec<Judged> = Vec::new();
+        let mut judged = Found::default();
         let mut forgotten = 0;
         // Groups do not depend on each other, so it does not matter in which order they are closed.
         self.groups.retain(|key, group| {
@@ -273,8 +301,8 @@ impl Core {
             };
             let Some(horizon) = horizon else { return true };
             outcome.closed += group.close(key, horizon, &closing, &mut judged);
-            self.joint.take(key, horizon, &judged, &settings.joint);
-            outcome.anomalies.extend(judged.drain(..).filter_map(|j| finder.anomaly(key, &j)));
+            self.joint.take(key, horizon, &judged.values, &settings.joint);
+            outcome.anomalies.extend(judged.values.drain(..).filter_map(|j| finder.anomaly(key, &j)));
             let alive = group.last_data().saturating_add(keep) >= horizon;
             if !alive {
                 self.joint.forget(key, group.last_data());
@@ -283,9 +311,17 @@ impl Core {
             alive
         });
         outcome.trained += trainings.installed();
+        judged.suppressed.into_iter().for_each(|(event, times)| *outcome.events.entry(event).or_default() += times);
         self.shrink(forgotten);
         outcome.forgotten += forgotten as u64;
-        outcome.anomalies.extend(self.joint.judge(&finder, &settings.joint, &mut outcome.events));
+        let mut joint = self.joint.judge(&finder, &settings.joint, &mut outcome.events);
+        joint.retain(|anomaly| {
+            let quiet = self.quieting.quiet_about(anomaly);
+            quiet.iter().for_each(|quiet| *outcome.events.entry(quiet.because.event()).or_default() += 1);
+            quiet.is_none()
+        });
+        outcome.anomalies.extend(joint);
+        outcome.anomalies.iter_mut().for_each(|anomaly| self.quieting.annotate(anomaly));
         anomaly::sort(&mut outcome.anomalies);
         self.swept = horizons;
     }

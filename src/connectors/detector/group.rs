@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use detection::{Parameters, Series, Verdict};
+use detection::{Parameters, Series, Suppressed, Verdict};
 use serde::{Deserialize, Serialize};
 
 use super::bucket::{Bucket, Covers, Function, Kind, Taken};
 use super::reading::Previous;
+use super::rules::{Applied, Quieting, Standing};
 use super::training::{Judge, Trainings};
 use super::watch::{Tracks, Watch};
 use super::watermark::{Sources, Timing};
@@ -48,6 +49,12 @@ pub(super) struct Group {
     series: Vec<Option<Box<Series>>>,
     #[serde(skip)]
     tracks: Tracks,
+    /// What each series showed last.
+    #[serde(skip)]
+    standings: Vec<Standing>,
+    /// The rules that apply to each series.
+    #[serde(skip)]
+    applied: Vec<Option<Box<Applied>>>,
 }
 
 /// Why a measure was not taken in.
@@ -67,10 +74,19 @@ pub(super) struct Closing<'a> {
     pub(super) sources: &'a Sources,
     pub(super) parameters: &'a Parameters,
     pub(super) min_samples: f64,
+    pub(super) quieting: &'a Quieting,
     /// Whether all values are handed on, or those with a finding only.
     pub(super) all: bool,
     pub(super) trainings: &'a Trainings<'a>,
     pub(super) watch: Option<Watch<'a>>,
+}
+
+/// What came of closing.
+#[derive(Default)]
+pub(super) struct Found {
+    pub(super) values: Vec<Judged>,
+    /// Values that would have been findings, by the name of the event that counts why they are none.
+    pub(super) suppressed: BTreeMap<&'static str, u64>,
 }
 
 /// A value that was judged.
@@ -93,6 +109,8 @@ impl Group {
             previous: None,
             series: kind.functions().iter().map(|_| None).collect(),
             tracks: Tracks::default(),
+            standings: Vec::new(),
+            applied: Vec::new(),
         }
     }
 
@@ -139,20 +157,43 @@ impl Group {
         self.last_data
     }
 
+    /// Whether a bucket was closed.
+    pub(super) const fn closed(&self) -> bool {
+        self.next.is_some()
+    }
+
+    /// What its series showed last, in the order of the functions; shorter where nothing is known.
+    pub(super) fn standings(&self) -> &[Standing] {
+        &self.standings
+    }
+
+    /// The rules that applied to a series when it was judged last.
+    pub(super) fn applied_at(&self, place: usize) -> Option<&Applied> {
+        self.applied.get(place)?.as_deref()
+    }
+
+    pub(super) fn series_at(&self, place: usize) -> Option<&Series> {
+        self.series.get(place)?.as_deref()
+    }
+
+    pub(super) fn series_mut(&mut self) -> &mut [Option<Box<Series>>] {
+        &mut self.series
+    }
+
     /// Closes all buckets before `horizon`, oldest first. The number of closed buckets.
-    pub(super) fn close(&mut self, key: &Key, horizon: u64, closing: &Closing<'_>, judged: &mut Vec<Judged>) -> u64 {
+    pub(super) fn close(&mut self, key: &Key, horizon: u64, closing: &Closing<'_>, found: &mut Found) -> u64 {
         let mut closed = 0;
         while let Some((&at, _)) = self.open.first_key_value()
             && at < horizon
         {
-            self.fill(key, at, closing, judged);
+            self.fill(key, at, closing, found);
             let Some(bucket) = self.open.remove(&at) else { break };
             let covers = bucket.covers();
             // Totals are compared in any case; what a half full bucket counted is not shown to the series.
             let values = bucket.values(self.seconds(closing), closing.min_samples, &mut self.previous);
             if !key.kind.absence_is_zero() || closing.sources.watched(&self.sources, at, closing.timing) {
                 for taken in values {
-                    self.judge(key, at, taken, closing, judged);
+                    self.judge(key, at, taken, closing, found);
                 }
             }
             self.covers = covers.or(self.covers);
@@ -160,12 +201,12 @@ impl Group {
             self.next = Some(at + 1);
             closed += 1;
         }
-        self.fill(key, horizon, closing, judged);
+        self.fill(key, horizon, closing, found);
         closed
     }
 
     /// Passes the buckets before `until` that had no data.
-    fn fill(&mut self, key: &Key, until: u64, closing: &Closing<'_>, judged: &mut Vec<Judged>) {
+    fn fill(&mut self, key: &Key, until: u64, closing: &Closing<'_>, found: &mut Found) {
         let Some(next) = self.next else { return };
         if key.kind.absence_is_zero() {
             let end = until.min(self.last_closed.saturating_add(ZEROS / closing.timing.bucket).saturating_add(1));
@@ -173,7 +214,7 @@ impl Group {
                 let due = self.covers.is_none_or(|c| (at + 1).saturating_mul(closing.timing.bucket) >= c.good_until());
                 if due && closing.sources.watched(&self.sources, at, closing.timing) {
                     let zero = Taken { function: Function::Rate, value: 0.0, samples: 0.0 };
-                    self.judge(key, at, zero, closing, judged);
+                    self.judge(key, at, zero, closing, found);
                 }
             }
         }
@@ -184,20 +225,42 @@ impl Group {
         (closing.timing.bucket / UnixNanos::SECOND) as f64
     }
 
-    fn judge(&mut self, key: &Key, at: u64, taken: Taken, closing: &Closing<'_>, judged: &mut Vec<Judged>) {
+    fn judge(&mut self, key: &Key, at: u64, taken: Taken, closing: &Closing<'_>, found: &mut Found) {
         let seconds = self.seconds(closing);
         let Some(place) = key.kind.functions().iter().position(|f| *f == taken.function) else { return };
         let Some(slot) = self.series.get_mut(place) else { return };
         let series = slot.get_or_insert_with(|| Box::new(Series::new(key.kind.quantity(taken.function, &key.unit), seconds)));
-        let time = UnixNanos(at.saturating_mul(closing.timing.bucket)).secs_f64();
-        let observe = |series: &mut Series| series.observe(time, taken.value, taken.samples, closing.parameters);
+        let start = UnixNanos(at.saturating_mul(closing.timing.bucket));
+        let end = start.plus(closing.timing.bucket);
+        self.applied.resize_with(key.kind.functions().len(), || None);
+        let applied = self
+            .applied
+            .get_mut(place)
+            .and_then(|slot| closing.quieting.applied(slot, key, taken.function, seconds, closing.parameters));
+        let quiet = closing.quieting.quiet(applied, &key.entity.service, start, end);
+        let parameters = closing.quieting.parameters(applied, quiet.as_ref(), closing.parameters);
+        let observe = |series: &mut Series| series.observe(start.secs_f64(), taken.value, taken.samples, &parameters);
         let verdict = closing.trainings.watch(series, observe);
         if let Some(watch) = &closing.watch {
-            let judged = (&verdict, series.state(), closing.parameters.page_threshold);
+            let judged = (&verdict, series.state(), parameters.page_threshold);
             watch.judged(&mut self.tracks, key, at, &taken, judged);
         }
+        self.standings.resize_with(key.kind.functions().len(), Standing::default);
+        if let Some(standing) = self.standings.get_mut(place) {
+            standing.follow(at, &taken, &verdict, series.in_incident());
+        }
+        if let Some(suppressed) = verdict.suppressed {
+            let event = match suppressed {
+                Suppressed::Direction => "suppressed_direction",
+                Suppressed::TooSmall => "suppressed_too_small",
+                Suppressed::TooFewSamples => "suppressed_too_few_samples",
+                Suppressed::Feedback => "suppressed_feedback",
+                Suppressed::Held => quiet.map_or("suppressed_held", |quiet| quiet.because.event()),
+            };
+            *found.suppressed.entry(event).or_default() += 1;
+        }
         if closing.all || verdict.finding.is_some() {
-            judged.push(Judged { bucket: at, taken, verdict, judge: Judge::of(series) });
+            found.values.push(Judged { bucket: at, taken, verdict, judge: Judge::of(series) });
         }
     }
 }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use super::bucket::Kind;
 use super::core::{Feed, Item, shard_of};
 use super::points::{self, Names};
-use crate::model::{Batch, Environment, Observation, Observations, Payload, Signal, SourceId, Telemetry, UnixNanos};
+use crate::model::{
+    Batch, Environment, Observation, Observations, Payload, ServiceVersion, Signal, SourceId, Telemetry, UnixNanos,
+};
 
 /// What is further ahead of the clock than this is not believed.
 const AHEAD: u64 = 3600 * UnixNanos::SECOND;
@@ -19,6 +21,14 @@ pub(super) struct Intake {
     /// Nanoseconds.
     bucket: u64,
     names: Names,
+}
+
+/// What a payload says about itself.
+struct Origin<'a> {
+    source: &'a SourceId,
+    signal: Signal,
+    newest: UnixNanos,
+    versions: Vec<ServiceVersion>,
 }
 
 /// One payload, divided.
@@ -41,8 +51,9 @@ impl Intake {
         let records = payload.len() as u64;
         match payload {
             Payload::Observations(o) if o.environment == self.environment => {
-                let Observations { source, signal, items, newest, .. } = Arc::unwrap_or_clone(o);
-                self.feed(&source, signal, newest, items.into_iter().map(item), now, &mut divided);
+                let Observations { source, signal, items, newest, versions, .. } = Arc::unwrap_or_clone(o);
+                let from = Origin { source: &source, signal, newest, versions };
+                self.feed(from, items.into_iter().map(item), now, &mut divided);
             }
             Payload::Telemetry(t) if t.environment == self.environment => {
                 let Telemetry { source, batch: Batch::Metrics(points), .. } = &*t else {
@@ -55,7 +66,8 @@ impl Intake {
                         divided.dropped.insert(reason, points);
                     }
                 }
-                self.feed(source, Signal::Metrics, UnixNanos(0), measured.items.into_iter(), now, &mut divided);
+                let from = Origin { source, signal: Signal::Metrics, newest: UnixNanos(0), versions: measured.versions };
+                self.feed(from, measured.items.into_iter(), now, &mut divided);
             }
             Payload::Anomalies(_) => {
                 divided.dropped.insert("not_measured", records);
@@ -67,16 +79,11 @@ impl Intake {
         divided
     }
 
-    fn feed(
-        &self,
-        source: &SourceId,
-        signal: Signal,
-        newest: UnixNanos,
-        items: impl Iterator<Item = Item>,
-        now: UnixNanos,
-        divided: &mut Divided,
-    ) {
+    fn feed(&self, origin: Origin<'_>, items: impl Iterator<Item = Item>, now: UnixNanos, divided: &mut Divided) {
+        let Origin { source, signal, newest, mut versions } = origin;
         let last = now.plus(AHEAD);
+        // What is not believed of event time is not believed of versions.
+        versions.retain(|version| version.last <= last);
         // Who does not say how far event time has come is believed by the items.
         let said = newest > UnixNanos(0) && newest <= last;
         let mut newest = if said { newest } else { UnixNanos(0) };
@@ -105,10 +112,18 @@ impl Intake {
         }
         buckets.insert(newest.0 / self.bucket);
         let buckets: Arc<[u64]> = buckets.into_iter().collect();
+        let versions: Arc<[ServiceVersion]> = versions.into();
         // Every shard is told how far event time has come, also those that get no items.
         divided.feeds = shards
             .into_iter()
-            .map(|items| Feed { source: SourceId::clone(source), signal, newest, buckets: Arc::clone(&buckets), items })
+            .map(|items| Feed {
+                source: SourceId::clone(source),
+                signal,
+                newest,
+                buckets: Arc::clone(&buckets),
+                versions: Arc::clone(&versions),
+                items,
+            })
             .collect();
     }
 }

@@ -10,6 +10,7 @@ mod joint;
 mod model;
 mod points;
 mod reading;
+mod rules;
 mod shard;
 mod state;
 #[cfg(test)]
@@ -29,12 +30,16 @@ use tokio::time::MissedTickBehavior;
 pub use self::config::Config;
 use self::core::{Core, Settings};
 use self::intake::Intake;
+pub use self::rules::{Amount, Deployments, Direction, Maintenance, Match, Rule};
+use self::rules::{Part, Request};
 use self::shard::{Command, Report, Shared};
 use self::state::{Header, Place, Save};
 use self::warmup::Learning;
 pub use self::warmup::{FullWarmup, Warmup};
 use crate::model::{Payload, PayloadKind, Signal, UnixNanos};
-use crate::pipeline::{BuildError, ComponentError, Connector, Context, Delivery, Factory, Input, Instance, Make, Output};
+use crate::pipeline::{
+    BuildError, Class, ComponentError, Connector, Context, Delivery, Factory, Input, Instance, Make, Output, Question,
+};
 
 /// The connector's type.
 pub const FACTORY: Factory = Factory {
@@ -157,6 +162,9 @@ impl Detector {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // Nothing is taken in before the time is known.
         let mut now = self.tick(&shards).await?;
+        let registry = &self.context.services.registry;
+        let (environment, id) = (&self.context.environment, &self.context.id);
+        let mut questions = registry.open_desk(environment, Class::Connector, id, rules::SUBJECTS);
         loop {
             tokio::select! {
                 // A tick is never kept waiting by a full input.
@@ -172,6 +180,7 @@ impl Detector {
                         result.map_err(not_saved)?;
                     }
                 }
+                Some(question) = questions.recv() => self.ask(question, &shards).await?,
                 delivery = input.recv() => {
                     let Some(Delivery { payload, mut flight }) = delivery else {
                         if let Some(until) = learning.end_of_replay() {
@@ -190,6 +199,30 @@ impl Detector {
                 }
             }
         }
+    }
+
+    /// Gives a question to all shards, between two feeds; their answers are brought together when they come.
+    async fn ask(&self, question: Question, shards: &[mpsc::Sender<Command>]) -> Result<(), ComponentError> {
+        let request = match Request::read(&question.subject, question.body.clone(), self.context.services.clock.now()) {
+            Ok(request) => Arc::new(request),
+            Err(refusal) => {
+                question.answer(Err(refusal));
+                return Ok(());
+            }
+        };
+        let (answer, mut parts) = mpsc::channel::<Part>(shards.len());
+        for shard in shards {
+            shard.send(Command::Ask(Arc::clone(&request), answer.clone())).await.map_err(|_| shard_ended())?;
+        }
+        tokio::spawn(async move {
+            drop(answer);
+            let mut all = Vec::new();
+            while let Some(part) = parts.recv().await {
+                all.push(part);
+            }
+            question.answer(rules::gather(&request, all));
+        });
+        Ok(())
     }
 
     /// Tells the shards the time.

@@ -16,8 +16,8 @@ use detection::Sketch;
 use super::bucket::Kind;
 use super::core::Item;
 use crate::model::{
-    AttributeRange, Attributes, Distribution, Entity, Measure, Metric, MetricKind, Point, PointValue, Points, Reading, Symbols,
-    Temporality, UnixNanos, Value,
+    AttributeRange, Attributes, Distribution, Entity, Measure, Metric, MetricKind, Point, PointValue, Points, Reading,
+    ServiceVersion, Symbols, Temporality, UnixNanos, Value, VersionsSeen,
 };
 use crate::text::clip;
 
@@ -48,6 +48,8 @@ pub(super) struct Measured {
     /// Points that have no number or no time.
     pub(super) not_finite: u64,
     pub(super) no_time: u64,
+    /// Of the services that the points are of.
+    pub(super) versions: Vec<ServiceVersion>,
 }
 
 /// Turns a batch into measures.
@@ -55,6 +57,7 @@ pub(super) fn measure(points: &Points, names: &mut Names) -> Measured {
     let mut measured = Measured { items: Vec::with_capacity(points.rows.len()), ..Measured::default() };
     let metrics: Vec<(Arc<str>, Arc<str>)> =
         points.metrics.iter().map(|m| (names.text(points.symbols.get(m.name)), names.text(points.symbols.get(m.unit)))).collect();
+    let mut versions = VersionsSeen::new(&points.symbols);
     for point in &points.rows {
         let index = point.metric as usize;
         let (Some(metric), Some((name, unit))) = (points.metrics.get(index), metrics.get(index)) else {
@@ -65,6 +68,7 @@ pub(super) fn measure(points: &Points, names: &mut Names) -> Measured {
             measured.no_time += 1;
             continue;
         }
+        versions.note(&points.attributes, point.resource, point.time);
         let Some((kind, value)) = value(points, metric, point) else {
             measured.not_finite += 1;
             continue;
@@ -97,6 +101,7 @@ pub(super) fn measure(points: &Points, names: &mut Names) -> Measured {
             }
         }
     }
+    measured.versions = versions.finish(&points.symbols);
     measured
 }
 

@@ -6,13 +6,16 @@ use std::sync::{Arc, Once};
 use tokio::sync::mpsc;
 
 use super::core::{Core, Feed, Outcome};
+use super::rules::{self, Part, Request};
 use super::state;
-use super::watermark::Sources;
 use crate::model::{Anomaly, UnixNanos};
 use crate::pipeline::{Counters, Flight};
 
 /// Feeds that wait in front of a shard before the detector's input waits.
 const QUEUE: usize = 64;
+
+/// The series in each state are counted once in this many nanoseconds.
+const COUNTED: u64 = 15 * UnixNanos::SECOND;
 
 /// What a shard is told.
 #[derive(Debug)]
@@ -25,6 +28,8 @@ pub(super) enum Command {
     Live,
     /// A replay has ended; nothing before this moment is missing.
     Finish(UnixNanos),
+    /// Somebody asks or tells something.
+    Ask(Arc<Request>, mpsc::Sender<Part>),
 }
 
 /// What a shard tells.
@@ -35,7 +40,7 @@ pub(super) enum Report {
     /// A part of its state, at its end.
     Chunk(Vec<u8>),
     /// It has ended, and told all of its state.
-    Ended(Sources),
+    Ended(state::Shared),
 }
 
 /// What all shards of a detector share.
@@ -54,14 +59,15 @@ pub(super) fn start(number: usize, core: Core, shared: Shared) -> std::io::Resul
     let (sender, commands) = mpsc::channel(QUEUE);
     std::thread::Builder::new().name(format!("detector-{number}")).spawn(move || {
         // An error is that nobody listens any more: the detector was cut off.
-        let _ = run(core, commands, &shared);
+        let _ = run(number, core, commands, &shared);
     })?;
     Ok(sender)
 }
 
 type Unheard = mpsc::error::SendError<Report>;
 
-fn run(mut core: Core, mut commands: mpsc::Receiver<Command>, shared: &Shared) -> Result<(), Unheard> {
+fn run(number: usize, mut core: Core, mut commands: mpsc::Receiver<Command>, shared: &Shared) -> Result<(), Unheard> {
+    let mut counted = 0;
     while let Some(command) = commands.blocking_recv() {
         match command {
             Command::Feed(feed, mut flight) => {
@@ -73,9 +79,17 @@ fn run(mut core: Core, mut commands: mpsc::Receiver<Command>, shared: &Shared) -
                 warn_once(&core, &outcome.dropped, shared);
                 report(outcome, shared)?;
             }
-            Command::Tick(now) => report(core.tick(now), shared)?,
             Command::Live => report(core.learn_history(false), shared)?,
             Command::Finish(until) => report(core.finish(until), shared)?,
+            Command::Tick(now) => {
+                report(core.tick(now), shared)?;
+                if now.0 / COUNTED != counted {
+                    counted = now.0 / COUNTED;
+                    shared.counters.levels(number, rules::count(&core));
+                }
+            }
+            // Whoever asked may have gone away.
+            Command::Ask(request, answer) => drop(answer.try_send(rules::answer(&mut core, &request))),
         }
     }
     let sources = state::encode(&mut core, |chunk| shared.reports.blocking_send(Report::Chunk(chunk)))?;

@@ -12,6 +12,7 @@ use super::bucket::Kind;
 use super::core::{Core, Settings, shard_of};
 use super::group::{Group, Key};
 use super::joint;
+use super::rules::Saved;
 use super::watermark::Sources;
 use crate::model::{Entity, Signal, SpanKind, UnixNanos};
 use crate::pipeline::{ComponentId, Context};
@@ -32,8 +33,16 @@ pub(super) struct Header {
     /// Nanoseconds.
     bucket: u64,
     sources: Sources,
+    quieting: Saved,
     chunks: u32,
     generation: u8,
+}
+
+/// What all shards hold alike.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct Shared {
+    sources: Sources,
+    quieting: Saved,
 }
 
 /// What one value of the store holds.
@@ -128,6 +137,7 @@ pub(super) fn load(
     }
     for core in &mut cores {
         core.sources = header.sources.clone();
+        core.quieting.restore(header.quieting.clone());
     }
     for number in 0..header.chunks {
         let key = place.chunk(header.generation, number);
@@ -170,7 +180,7 @@ fn read_header(storage: &dyn Storage, place: &Place) -> Result<Option<Header>, L
 }
 
 /// The groups of `core` in an order of their own, encoded in chunks; and the sources, which all shards share.
-pub(super) fn encode<E>(core: &mut Core, mut emit: impl FnMut(Vec<u8>) -> Result<(), E>) -> Result<Sources, E> {
+pub(super) fn encode<E>(core: &mut Core, mut emit: impl FnMut(Vec<u8>) -> Result<(), E>) -> Result<Shared, E> {
     core.sort_sources();
     let mut groups: Vec<(&Key, &Group)> = core.groups.iter().collect();
     groups.sort_unstable_by(|a, b| a.0.cmp(b.0));
@@ -193,7 +203,7 @@ pub(super) fn encode<E>(core: &mut Core, mut emit: impl FnMut(Vec<u8>) -> Result
             emit(bytes)?;
         }
     }
-    Ok(core.sources.clone())
+    Ok(Shared { sources: core.sources.clone(), quieting: core.quieting.saved().clone() })
 }
 
 /// Writes the chunks of all shards one by one, and the header last.
@@ -222,12 +232,13 @@ impl Save {
     }
 
     /// From now on this save is in force; the room of the one before is given back.
-    pub(super) fn finish(self, storage: &dyn Storage, sources: Sources) -> Result<(), StorageError> {
+    pub(super) fn finish(self, storage: &dyn Storage, shared: Shared) -> Result<(), StorageError> {
         let header = Header {
             format: FORMAT,
             model: VERSION.to_owned(),
             bucket: self.bucket,
-            sources,
+            sources: shared.sources,
+            quieting: shared.quieting,
             chunks: self.chunks,
             generation: self.generation,
         };

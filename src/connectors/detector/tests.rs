@@ -4,6 +4,7 @@ mod connector;
 mod joint;
 mod models;
 mod promises;
+mod quieting;
 
 use std::sync::Arc;
 
@@ -106,6 +107,7 @@ fn payload(items: Vec<Observation>) -> Payload {
         signal: Signal::Traces,
         items,
         newest,
+        versions: Vec::new(),
         calls: Vec::new(),
     }))
 }
@@ -128,7 +130,7 @@ impl Bench {
         let now = UnixNanos::from_secs(now);
         let cores = (0..shards).map(|_| Core::new(Arc::clone(&settings), now)).collect();
         let intake = Intake::new(&environment(), shards, settings.timing.bucket);
-        Self { cores, intake, now, anomalies: Vec::new(), late: 0, closed: 0, events: Default::default() }
+        Self { cores, intake, now, anomalies: Vec::new(), late: 0, closed: 0, events: std::collections::BTreeMap::new() }
     }
 
     fn account(&mut self, outcome: Outcome) {

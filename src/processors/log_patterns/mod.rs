@@ -12,7 +12,7 @@ use serde::Deserialize as _;
 pub use self::config::Config;
 use crate::model::{
     AttributeRange, Batch, Entity, LogRecords, Measure, Observation, Observations, Payload, PayloadKind, SeverityBand, Signal,
-    Symbol, Telemetry, UnixNanos, Value,
+    Symbol, Telemetry, UnixNanos, Value, VersionsSeen,
 };
 use crate::pipeline::{BuildError, Factory, Instance, Make, Processed, Processor};
 use crate::text::clip;
@@ -92,6 +92,7 @@ impl Processor for LogPatterns {
         let key = logs.symbols.find("service.name");
         // Records of one resource follow each other.
         let mut last: Option<(AttributeRange, Symbol)> = None;
+        let mut versions = VersionsSeen::new(&logs.symbols);
         for record in &logs.rows {
             newest = newest.max(record.time);
             let band = SeverityBand::from_number(record.severity_number);
@@ -103,6 +104,7 @@ impl Processor for LogPatterns {
                 no_time += 1;
                 continue;
             }
+            versions.note(&logs.attributes, record.resource, record.time);
             let service = match last {
                 Some((range, service)) if range == record.resource => service,
                 _ => {
@@ -135,6 +137,7 @@ impl Processor for LogPatterns {
             signal: Signal::Logs,
             items,
             newest,
+            versions: versions.finish(&logs.symbols),
             calls: Vec::new(),
         };
         let dropped = [("severity_ignored", ignored), ("no_time", no_time)];

@@ -16,8 +16,8 @@ use serde::Deserialize as _;
 pub use self::config::{Config, Kind, OperationName};
 use self::entities::{Entities, OTHER};
 use crate::model::{
-    AttributeRange, Batch, Measure, Observation, Observations, Payload, PayloadKind, Signal, SpanKind, Spans, StatusCode, Symbol,
-    Telemetry, UnixNanos, Value,
+    AttributeRange, Batch, Measure, Observation, Observations, Payload, PayloadKind, ServiceVersion, Signal, SpanKind, Spans,
+    StatusCode, Symbol, Telemetry, UnixNanos, Value, VersionsSeen,
 };
 use crate::pipeline::{BuildError, Counters, Factory, Instance, Make, Problem, Processed, Processor};
 use crate::text::clip;
@@ -118,6 +118,7 @@ struct Slots {
     slots: Vec<Slot>,
     dimensions: Vec<Option<Value>>,
     newest: UnixNanos,
+    versions: Vec<ServiceVersion>,
     not_measured: u64,
     no_time: u64,
 }
@@ -148,6 +149,7 @@ impl RedMetrics {
         let mut wanted: Vec<Option<Value>> = Vec::with_capacity(self.dimensions.len());
         // Spans of one resource follow each other.
         let mut last: Option<(AttributeRange, Symbol)> = None;
+        let mut versions = VersionsSeen::new(&spans.symbols);
         for span in &spans.rows {
             all.newest = all.newest.max(span.start);
             let kind = if span.kind == SpanKind::Unspecified { SpanKind::Internal } else { span.kind };
@@ -159,6 +161,7 @@ impl RedMetrics {
                 all.no_time += 1;
                 continue;
             }
+            versions.note(&spans.attributes, span.resource, span.start);
             let service = match last {
                 Some((range, service)) if range == span.resource => service,
                 _ => {
@@ -183,6 +186,7 @@ impl RedMetrics {
             }
             slot.latency.add(span.duration as f64 / UnixNanos::SECOND as f64, span.weight);
         }
+        all.versions = versions.finish(&spans.symbols);
         all
     }
 
@@ -238,7 +242,8 @@ impl Processor for RedMetrics {
     fn process(&mut self, payload: Payload) -> Processed {
         let Payload::Telemetry(telemetry) = &payload else { return Processed::all(payload) };
         let Telemetry { environment, source, batch: Batch::Traces(spans) } = &**telemetry else { return Processed::all(payload) };
-        let all = self.add_up(spans);
+        let mut all = self.add_up(spans);
+        let versions = std::mem::take(&mut all.versions);
         let dropped = [("kind_not_measured", all.not_measured), ("no_start_time", all.no_time)];
         let newest = all.newest;
         let items = self.observations(spans, all);
@@ -248,6 +253,7 @@ impl Processor for RedMetrics {
             signal: Signal::Traces,
             items,
             newest,
+            versions,
             calls: Vec::new(),
         };
         Processed {

@@ -22,7 +22,7 @@ pub struct Peers {
     /// `kmeans` (it belongs to a small centre far from the largest) or `off`. Left out: what the model of the detector
     /// says, where that is one of them, else `dbscan`.
     #[serde(default)]
-    pub model: Option<Clustering>,
+    pub model: Option<Model>,
     /// Metrics of fewer instances are not compared: 3 to 256.
     #[serde(default = "min_members")]
     #[schemars(range(min = 3, max = 256))]
@@ -41,7 +41,7 @@ pub struct Peers {
 /// Model of the peer groups.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Clustering {
+pub enum Model {
     /// Not compared.
     Off,
     /// Density.
@@ -79,15 +79,11 @@ fn threshold() -> f64 {
 impl Peers {
     /// What the mathematics is asked with; `None` where nothing is compared. `asked` is what the model of the detector
     /// says of peers, if anything.
-    pub(in super::super) fn parameters(
-        &self,
-        series: &detection::Parameters,
-        asked: Option<Clustering>,
-    ) -> Option<PeerParameters> {
+    pub(in super::super) fn parameters(&self, series: &detection::Parameters, asked: Option<Model>) -> Option<PeerParameters> {
         let model = match self.model.or(asked).unwrap_or_default() {
-            Clustering::Off => return None,
-            Clustering::Dbscan => PeerModel::Dbscan,
-            Clustering::Kmeans => PeerModel::Kmeans,
+            Model::Off => return None,
+            Model::Dbscan => PeerModel::Dbscan,
+            Model::Kmeans => PeerModel::Kmeans,
         };
         Some(PeerParameters {
             model,
@@ -132,8 +128,8 @@ mod tests {
             peers.parameters(&series, asked).map(|p| p.model)
         };
         assert_eq!(model(None, None), Some(PeerModel::Dbscan));
-        assert_eq!(model(None, Some(Clustering::Kmeans)), Some(PeerModel::Kmeans));
-        assert_eq!(model(Some(Clustering::Dbscan), Some(Clustering::Kmeans)), Some(PeerModel::Dbscan));
-        assert_eq!(model(Some(Clustering::Off), Some(Clustering::Kmeans)), None);
+        assert_eq!(model(None, Some(Model::Kmeans)), Some(PeerModel::Kmeans));
+        assert_eq!(model(Some(Model::Dbscan), Some(Model::Kmeans)), Some(PeerModel::Dbscan));
+        assert_eq!(model(Some(Model::Off), Some(Model::Kmeans)), None);
     }
 }

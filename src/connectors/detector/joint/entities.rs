@@ -105,7 +105,7 @@ impl AllEntities {
         joint.collector.hold(horizon);
         for Judged { bucket, taken, verdict, .. } in judged {
             let Verdict { point, alert, page, expected, lower, upper, surprises, .. } = *verdict;
-            let bare = Verdict { point, alert, page, expected, lower, upper, surprises, finding: None };
+            let bare = Verdict { point, alert, page, expected, lower, upper, surprises, ..Verdict::default() };
             let shown = Shown { key: key.clone(), taken: *taken, verdict: bare, found: verdict.finding.is_some() };
             joint.collector.add(*bucket, shown);
         }

@@ -19,14 +19,12 @@ use std::collections::BTreeMap;
 
 use detection::{Parameters, PeerParameters};
 
-use self::config::Clustering;
-pub(super) use self::config::{Entities, Peers};
+pub(super) use self::config::{Entities, Model, Peers};
 use self::entities::AllEntities;
 use self::siblings::AllSiblings;
 pub(super) use self::state::Saved;
 use super::anomaly::Finder;
 use super::group::{Judged, Key};
-use crate::config::ModelType;
 use crate::model::{Anomaly, UnixNanos};
 
 /// Buckets for which a finding speaks for what is found about the same by others.
@@ -51,12 +49,12 @@ pub(super) struct Settings {
 impl Settings {
     pub(super) fn new(config: &super::Config, bucket: u64) -> Self {
         let parameters = config.parameters();
-        let asked = match config.model.peers() {
-            Some(ModelType::Dbscan) => Some(Clustering::Dbscan),
-            Some(ModelType::Kmeans) => Some(Clustering::Kmeans),
-            _ => None,
-        };
-        Self { entities: config.entities.enabled, peers: config.peers.parameters(&parameters, asked), parameters, bucket }
+        Self {
+            entities: config.entities.enabled,
+            peers: config.peers.parameters(&parameters, config.model.peers()),
+            parameters,
+            bucket,
+        }
     }
 
     /// Whether anything is judged together.

@@ -217,7 +217,7 @@ impl SavedValue {
 
     fn into_shown(self) -> entities::Shown {
         let ([point, alert, page], [expected, lower, upper]) = (self.scores, self.usual);
-        let verdict = Verdict { point, alert, page, expected, lower, upper, surprises: self.surprises, finding: None };
+        let verdict = Verdict { point, alert, page, expected, lower, upper, surprises: self.surprises, ..Verdict::default() };
         let taken = Taken { function: self.function, value: self.value, samples: self.samples };
         entities::Shown { key: self.key.into_key(), taken, verdict, found: self.found }
     }

@@ -106,6 +106,55 @@ async fn what_was_learnt_survives_a_restart_with_another_number_of_shards() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn questions_are_answered_by_all_shards_between_two_feeds() {
+    let registry = Registry::default();
+    let services = Services {
+        clock: Arc::new(ManualClock::new(UnixNanos::from_secs(BEGIN + 86_400))),
+        storage: Arc::new(MemoryStorage::default()),
+        data_dir: std::path::PathBuf::new(),
+        registry: registry.clone(),
+        queue_capacity: 4,
+    };
+    let counters = Arc::new(Counters::default());
+    let context = Context {
+        environment: environment(),
+        id: ComponentId::parse("detector").unwrap(),
+        counters: Arc::clone(&counters),
+        health: Health::default(),
+        shutdown: tokio_util::sync::CancellationToken::new(),
+        services,
+    };
+    let Make::Connector(make) = super::super::FACTORY.make else { panic!("a connector") };
+    let detector = make(Instance { config: serde_json::json!({ "shards": 3 }), context }).map_err(|e| e.to_string()).unwrap();
+    let (edge, input) = Input::queue(4, counters);
+    let ask = async move {
+        let output = Output::new(vec![edge]);
+        for payload in payloads(0, 20) {
+            output.send(payload).await.unwrap();
+        }
+        // What is in the queue is fed before long: a question does not wait for it.
+        let seen = async || loop {
+            let Some(desk) = registry.desks("series").pop() else {
+                tokio::task::yield_now().await;
+                continue;
+            };
+            let answer = desk.ask("series", serde_json::json!({ "contains": "queue", "limit": 10 })).await.unwrap();
+            let seen: Vec<u64> = answer["series"].as_array().unwrap().iter().map(|row| row["seen"].as_u64().unwrap()).collect();
+            if seen == [19, 19] {
+                return;
+            }
+            tokio::task::yield_now().await;
+        };
+        tokio::time::timeout(Duration::from_secs(60), seen()).await.expect("both services have seen 19 minutes");
+        let desk = registry.desks("mute").remove(0);
+        let refused = desk.ask("mute", serde_json::json!({ "for": "1h" })).await.unwrap_err();
+        assert!(refused.message.contains("not said what to mute"), "{}", refused.message);
+    };
+    let (ended, ()) = tokio::join!(detector.run(input, Output::new(Vec::new())), ask);
+    ended.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn late_records_are_dropped_with_their_reason() {
     let mut all = payloads(0, 10);
     all.push(payload(vec![calls("cart", BEGIN, 1, 0, 1.0)]));
