@@ -1,6 +1,12 @@
 //! Simulated groups of instances with known truth: healthy ones stay quiet through daily rhythms, replaced pods and
 //! roll-outs; one that goes wrong is found, and named.
 
+#![expect(
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a simulation that may fail, and a table that is printed on request"
+)]
+
 use std::f64::consts::PI;
 
 use detection::{PeerFinding, PeerGroup, PeerModel, PeerParameters, PeerValue, Quantity};
@@ -143,11 +149,10 @@ impl Cluster {
             let age = (minute - pod.born) as f64;
             // Cold starts: memory fills in an hour, the processor is busy for some minutes.
             let cold = match (self.measured, pod.born) {
-                (_, 0) => 1.0,
+                (_, 0) | (Errors, _) => 1.0,
                 (Memory, _) => 1.0 - 0.4 * (-age / 30.0).exp(),
                 (Cpu | Latency, _) => 1.0 + 0.8 * (-age / 4.0).exp(),
                 (Requests, _) => 1.0 - 0.5 * (-age / 2.0).exp(),
-                (Errors, _) => 1.0,
             };
             let usual = pod.factor * cold * pod.drift.exp() * wrong;
             let name = pod.name.clone();

@@ -30,7 +30,7 @@ pub(super) const FAR: f64 = 3.0;
 pub(super) struct Whole(pub(super) Arc<Entity>);
 
 impl Whole {
-    fn parts(&self) -> impl Eq + Ord + Hash {
+    fn parts(&self) -> impl Ord + Hash {
         (&self.0.service, &self.0.instance, &self.0.operation, self.0.kind)
     }
 }

@@ -88,6 +88,14 @@ fn a_replaced_instance_is_no_finding_and_a_bad_new_one_is_found_while_it_is_new(
 }
 
 #[test]
+fn the_model_of_the_detector_says_how_peers_are_compared_where_the_block_does_not() {
+    let config: Config = serde_json::from_value(serde_json::json!({ "model": { "type": "kmeans" } })).unwrap();
+    let peers = |config: &Config| settings(config).joint.peers.map(|p| p.model);
+    assert_eq!(peers(&config), Some(detection::PeerModel::Kmeans));
+    assert_eq!(peers(&Config::default()), Some(detection::PeerModel::Dbscan));
+}
+
+#[test]
 fn instances_are_not_compared_when_that_is_turned_off() {
     let peers = serde_json::from_value(serde_json::json!({ "model": "off" })).unwrap();
     let mut bench = Bench::new(&Config { peers, ..peers_only() }, 1, LATER);
