@@ -57,7 +57,8 @@ impl Daemon {
         let answer = sender.send_request(request).await.map_err(failed)?;
         let status = answer.status();
         let bytes = Limited::new(answer.into_body(), MOST).collect().await.map_err(|e| format!("{endpoint}: {e}"))?.to_bytes();
-        let body: Value = serde_json::from_slice(&bytes).map_err(|_| format!("{endpoint} is no anomalyd: it answers {status} without JSON"))?;
+        let body: Value =
+            serde_json::from_slice(&bytes).map_err(|_| format!("{endpoint} is no anomalyd: it answers {status} without JSON"))?;
         if status.is_success() {
             return Ok(body);
         }
@@ -85,6 +86,9 @@ mod tests {
     #[test]
     fn queries_carry_any_text() {
         assert_eq!(query("/series", &[("a", None)]), "/series");
-        assert_eq!(query("/series", &[("contains", Some("POST /pay & co")), ("state", None)]), "/series?contains=POST+%2Fpay+%26+co");
+        assert_eq!(
+            query("/series", &[("contains", Some("POST /pay & co")), ("state", None)]),
+            "/series?contains=POST+%2Fpay+%26+co"
+        );
     }
 }

@@ -163,9 +163,11 @@ fn summary(answer: &Value, shown: usize) -> String {
         states.into_iter().flatten().map(|(state, count)| (state.as_str(), count.as_u64().unwrap_or(0))).collect();
     let all: u64 = counts.iter().map(|(_, count)| count).sum();
     if all == 0 {
-        return "no series: nothing has come yet that is measured and matches; `/metrics` tells what the receivers took in\n".to_owned();
+        return "no series: nothing has come yet that is measured and matches; `/metrics` tells what the receivers took in\n"
+            .to_owned();
     }
-    let counts: Vec<String> = counts.iter().map(|(state, count)| format!("{}{count} {state}{:#}", style(state), style(state))).collect();
+    let counts: Vec<String> =
+        counts.iter().map(|(state, count)| format!("{}{count} {state}{:#}", style(state), style(state))).collect();
     let more = answer.get("next").is_some_and(|next| !next.is_null());
     let more = if more { format!("; {shown} are shown, --limit shows more") } else { String::new() };
     format!("{all} series: {}{more}\n", counts.join(", "))
@@ -198,9 +200,7 @@ mod tests {
 
     #[test]
     fn a_table_says_where_every_series_stands() {
-        let row = |environment: &str, state: &str, series: &str, reason: &str| {
-            json!({ "environment": environment, "detector": "detector", "state": state, "series": series, "reason": reason })
-        };
+        let row = |environment: &str, state: &str, series: &str, reason: &str| json!({ "environment": environment, "detector": "detector", "state": state, "series": series, "reason": reason });
         let answer = json!({
             "series": [
                 row("production", "warming", "checkout POST /pay (server): span p99", "100 of 240 values seen: ready in about 2.33 h"),

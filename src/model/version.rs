@@ -75,7 +75,9 @@ impl VersionsSeen {
     pub fn finish(self, symbols: &Symbols) -> Vec<ServiceVersion> {
         let text = |symbol| crate::text::clip(symbols.get(symbol), MAX_TEXT).to_owned();
         let named = self.seen.into_iter().filter(|seen| !symbols.get(seen.0).is_empty() && !symbols.get(seen.1).is_empty());
-        named.map(|(service, version, first, last)| ServiceVersion { service: text(service), version: text(version), first, last }).collect()
+        named
+            .map(|(service, version, first, last)| ServiceVersion { service: text(service), version: text(version), first, last })
+            .collect()
     }
 }
 

@@ -105,7 +105,8 @@ impl Desk {
     /// # Errors
     /// What the component refuses; or that it has too much to do, or has ended.
     pub async fn ask(&self, subject: &str, body: Value) -> Result<Value, Refusal> {
-        let unavailable = |what: &str| Refusal::unavailable(format!("{} `{}` of {} {what}", self.class.as_str(), self.id, self.environment));
+        let unavailable =
+            |what: &str| Refusal::unavailable(format!("{} `{}` of {} {what}", self.class.as_str(), self.id, self.environment));
         let (answer, heard) = oneshot::channel();
         let question = Question { subject: subject.to_owned(), body, answer };
         self.sender.try_send(question).map_err(|e| match e {
@@ -167,7 +168,10 @@ mod tests {
         );
         drop(questions);
         let ended = desk.ask("series", Value::Null).await.unwrap_err();
-        assert_eq!((ended.kind, ended.message.as_str()), (RefusalKind::Unavailable, "connector `detector` of production has ended"));
+        assert_eq!(
+            (ended.kind, ended.message.as_str()),
+            (RefusalKind::Unavailable, "connector `detector` of production has ended")
+        );
         assert!(registry.desks("series").is_empty());
     }
 }

@@ -209,7 +209,8 @@ fn named(desk: &Desk, mut answer: Value) -> Value {
 /// Tells the detectors something that changes them.
 async fn tell(app: &App, subject: &str, peer: SocketAddr, headers: &HeaderMap, body: Body) -> Answer {
     if !app.remote_commands && !peer.ip().to_canonical().is_loopback() {
-        let message = "this is taken from the machine itself only: `server.remote_commands: true` in the daemon's file changes that";
+        let message =
+            "this is taken from the machine itself only: `server.remote_commands: true` in the daemon's file changes that";
         return Err(Failure(StatusCode::FORBIDDEN, message.to_owned()));
     }
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("");
@@ -231,7 +232,10 @@ async fn tell(app: &App, subject: &str, peer: SocketAddr, headers: &HeaderMap, b
     // An anomaly is known to one detector; whom a mute is meant for must be said.
     if desks.len() > 1 && subject != "feedback" {
         let there: Vec<String> = desks.iter().map(place).collect();
-        return Err(invalid(format!("it is not said for which detector: add `environment` (and `detector`), one of {}", there.join(", "))));
+        return Err(invalid(format!(
+            "it is not said for which detector: add `environment` (and `detector`), one of {}",
+            there.join(", ")
+        )));
     }
     let mut refused = None;
     for desk in desks {

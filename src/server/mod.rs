@@ -75,7 +75,10 @@ impl Server {
             .method_not_allowed_fallback(ask::other_method)
             .layer(DefaultBodyLimit::max(ask::MAX_BODY))
             .with_state(App { registry, remote_commands: self.remote_commands });
-        axum::serve(self.listener, app.into_make_service_with_connect_info::<SocketAddr>()).with_graceful_shutdown(shutdown.cancelled_owned()).into_future().await
+        axum::serve(self.listener, app.into_make_service_with_connect_info::<SocketAddr>())
+            .with_graceful_shutdown(shutdown.cancelled_owned())
+            .into_future()
+            .await
     }
 }
 

@@ -44,8 +44,10 @@ fn calls(begin: u64, minute: u64, healthy: bool) -> Vec<Call> {
 #[tokio::test]
 async fn a_quiet_daemon_says_why_and_learns_from_feedback() {
     let (grpc, http) = (free_port(), free_port());
-    let pipeline = pipelines::otlp_to_console(grpc, http)
-        .replace("detector: { bucket: 1m, lateness: 10s }", "detector: { bucket: 1m, lateness: 10s, warmup: 60, threshold: 1.5 }");
+    let pipeline = pipelines::otlp_to_console(grpc, http).replace(
+        "detector: { bucket: 1m, lateness: 10s }",
+        "detector: { bucket: 1m, lateness: 10s, warmup: 60, threshold: 1.5 }",
+    );
     let mut setup = Setup::new();
     setup.environment("production", &pipeline);
     let mut daemon = setup.start().await;

@@ -231,11 +231,8 @@ mod tests {
         let mut feedback = Feedback::default();
         feedback.remember(Lesson { course: course(5.0), ..lesson(Direction::Shape, 0.0, 5.0, 0.0) });
         feedback.teach(0.0);
-        let like = |time, last| Candidate {
-            course: course(last),
-            usual_distance: Some(1.0),
-            ..candidate(Direction::Shape, time, 5.0)
-        };
+        let like =
+            |time, last| Candidate { course: course(last), usual_distance: Some(1.0), ..candidate(Direction::Shape, time, 5.0) };
         assert!(feedback.knows(&like(40_000.0, 5.9)));
         assert!(!feedback.knows(&like(70_000.0, 6.1)));
     }

@@ -105,9 +105,13 @@ mod tests {
 
     #[test]
     fn a_side_that_is_not_of_interest_has_no_findings_and_begins_no_incident() {
-        for (side, level, expected) in
-            [(Side::Above, 20.0, 0), (Side::Below, 20.0, 1), (Side::Below, 900.0, 0), (Side::Above, 900.0, 1), (Side::Both, 900.0, 1)]
-        {
+        for (side, level, expected) in [
+            (Side::Above, 20.0, 0),
+            (Side::Below, 20.0, 1),
+            (Side::Below, 900.0, 0),
+            (Side::Above, 900.0, 1),
+            (Side::Both, 900.0, 1),
+        ] {
             let (series, told) = run(30, level, FAULT + 30, always(Parameters { side, ..Parameters::default() }));
             assert_eq!(found(&told).len(), expected, "{side:?} {level}");
             assert_eq!(suppressed(&told, Suppressed::Direction) > 0, expected == 0, "{side:?} {level}");

@@ -264,13 +264,7 @@ impl Shell {
         self.timeline.step(1);
     }
 
-    fn judge<M: Model>(
-        &mut self,
-        model: &M,
-        observation: &Observation,
-        evidence: &Evidence,
-        parameters: &Parameters,
-    ) -> Verdict {
+    fn judge<M: Model>(&mut self, model: &M, observation: &Observation, evidence: &Evidence, parameters: &Parameters) -> Verdict {
         let scale = self.scale();
         let pressure = self.scores.as_ref().map_or(evidence.page, |scores| scores.surprise(evidence.score));
         let mut verdict = Verdict {

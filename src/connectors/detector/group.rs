@@ -233,9 +233,10 @@ impl Group {
         let start = UnixNanos(at.saturating_mul(closing.timing.bucket));
         let end = start.plus(closing.timing.bucket);
         self.applied.resize_with(key.kind.functions().len(), || None);
-        let applied = self.applied.get_mut(place).and_then(|slot| {
-            closing.quieting.applied(slot, key, taken.function, seconds, closing.parameters)
-        });
+        let applied = self
+            .applied
+            .get_mut(place)
+            .and_then(|slot| closing.quieting.applied(slot, key, taken.function, seconds, closing.parameters));
         let quiet = closing.quieting.quiet(applied, &key.entity.service, start, end);
         let parameters = closing.quieting.parameters(applied, quiet.as_ref(), closing.parameters);
         let observe = |series: &mut Series| series.observe(start.secs_f64(), taken.value, taken.samples, &parameters);

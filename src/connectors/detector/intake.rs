@@ -6,7 +6,9 @@ use std::sync::Arc;
 use super::bucket::Kind;
 use super::core::{Feed, Item, shard_of};
 use super::points::{self, Names};
-use crate::model::{Batch, Environment, Observation, Observations, Payload, ServiceVersion, Signal, SourceId, Telemetry, UnixNanos};
+use crate::model::{
+    Batch, Environment, Observation, Observations, Payload, ServiceVersion, Signal, SourceId, Telemetry, UnixNanos,
+};
 
 /// What is further ahead of the clock than this is not believed.
 const AHEAD: u64 = 3600 * UnixNanos::SECOND;
@@ -77,13 +79,7 @@ impl Intake {
         divided
     }
 
-    fn feed(
-        &self,
-        origin: Origin<'_>,
-        items: impl Iterator<Item = Item>,
-        now: UnixNanos,
-        divided: &mut Divided,
-    ) {
+    fn feed(&self, origin: Origin<'_>, items: impl Iterator<Item = Item>, now: UnixNanos, divided: &mut Divided) {
         let Origin { source, signal, newest, mut versions } = origin;
         let last = now.plus(AHEAD);
         // What is not believed of event time is not believed of versions.

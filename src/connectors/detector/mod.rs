@@ -28,9 +28,9 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
 pub use self::config::Config;
-pub use self::rules::{Amount, Deployments, Direction, Maintenance, Match, Rule};
 use self::core::{Core, Settings};
 use self::intake::Intake;
+pub use self::rules::{Amount, Deployments, Direction, Maintenance, Match, Rule};
 use self::rules::{Part, Request};
 use self::shard::{Command, Report, Shared};
 use self::state::{Header, Place, Save};
@@ -116,8 +116,7 @@ impl Connector for Detector {
         drop(shared);
         let save = Save::new(Place::new(&self.context), bucket, header.as_ref());
         let training = training::stage(due, &self.context);
-        let (fed, told, ()) =
-            tokio::join!(self.feed(input, shards, bucket, learning), self.tell(heard, &output, save), training);
+        let (fed, told, ()) = tokio::join!(self.feed(input, shards, bucket, learning), self.tell(heard, &output, save), training);
         fed.and(told)
     }
 }

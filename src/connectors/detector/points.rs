@@ -16,8 +16,8 @@ use detection::Sketch;
 use super::bucket::Kind;
 use super::core::Item;
 use crate::model::{
-    AttributeRange, Attributes, Distribution, Entity, Measure, Metric, MetricKind, Point, PointValue, Points, Reading, ServiceVersion, Symbols,
-    Temporality, UnixNanos, Value, VersionsSeen,
+    AttributeRange, Attributes, Distribution, Entity, Measure, Metric, MetricKind, Point, PointValue, Points, Reading,
+    ServiceVersion, Symbols, Temporality, UnixNanos, Value, VersionsSeen,
 };
 use crate::text::clip;
 

@@ -16,8 +16,8 @@ use serde::Deserialize as _;
 pub use self::config::{Config, Kind, OperationName};
 use self::entities::{Entities, OTHER};
 use crate::model::{
-    AttributeRange, Batch, Measure, Observation, Observations, Payload, PayloadKind, ServiceVersion, Signal, SpanKind, Spans, StatusCode, Symbol,
-    Telemetry, UnixNanos, Value, VersionsSeen,
+    AttributeRange, Batch, Measure, Observation, Observations, Payload, PayloadKind, ServiceVersion, Signal, SpanKind, Spans,
+    StatusCode, Symbol, Telemetry, UnixNanos, Value, VersionsSeen,
 };
 use crate::pipeline::{BuildError, Counters, Factory, Instance, Make, Problem, Processed, Processor};
 use crate::text::clip;

@@ -50,7 +50,11 @@ impl Meant {
             Self::Size(text.parse::<ByteSize>().map_err(|_| wrong())?.bytes() as f64)
         };
         let (Self::Plain(n) | Self::Share(n) | Self::Time(n) | Self::Size(n)) = amount;
-        if n < 0.0 { Err(format!("`{text}` is below 0: expected how far a value must be away, without a sign")) } else { Ok(amount) }
+        if n < 0.0 {
+            Err(format!("`{text}` is below 0: expected how far a value must be away, without a sign"))
+        } else {
+            Ok(amount)
+        }
     }
 
     /// In `unit` (UCUM); `None` where the two do not go together, such as a time and a series of bytes.
@@ -63,9 +67,10 @@ impl Meant {
                 _ => None,
             },
             Self::Time(seconds) => {
-                let (_, per) = [("s", 1.0), ("ms", 1e-3), ("us", 1e-6), ("ns", 1e-9), ("min", 60.0), ("h", 3600.0), ("d", 86_400.0)]
-                    .into_iter()
-                    .find(|(name, _)| *name == unit)?;
+                let (_, per) =
+                    [("s", 1.0), ("ms", 1e-3), ("us", 1e-6), ("ns", 1e-9), ("min", 60.0), ("h", 3600.0), ("d", 86_400.0)]
+                        .into_iter()
+                        .find(|(name, _)| *name == unit)?;
                 Some(seconds / per)
             }
             Self::Size(bytes) => {

@@ -68,7 +68,9 @@ fn window(event: &Event, zone: Option<Tz>) -> Result<Schedule, String> {
             let length = moment(&end, zone)?.signed_duration_since(begin).num_seconds();
             u64::try_from(length).ok().filter(|l| *l > 0).ok_or("it ends before it begins")?.saturating_mul(UnixNanos::SECOND)
         }
-        (None, Some(text)) => span(text).ok_or_else(|| format!("`{text}` is not a duration of RFC 5545: expected one such as `PT2H`"))?,
+        (None, Some(text)) => {
+            span(text).ok_or_else(|| format!("`{text}` is not a duration of RFC 5545: expected one such as `PT2H`"))?
+        }
         (None, None) if whole_day => DAY,
         (None, None) => return Err("it has no end: expected DTEND or DURATION".to_owned()),
     };
@@ -96,7 +98,8 @@ fn moment(at: &DatePerhapsTime, calendar: Option<Tz>) -> Result<DateTime<Tz>, St
     let (local, zone) = match at {
         DatePerhapsTime::DateTime(CalendarDateTime::Utc(at)) => return Ok(at.with_timezone(&Tz::UTC)),
         DatePerhapsTime::DateTime(CalendarDateTime::WithTimezone { date_time, tzid }) => {
-            let zone = zone(tzid).ok_or_else(|| format!("`{tzid}` is not a known time zone: expected one such as `Europe/Berlin`"))?;
+            let zone =
+                zone(tzid).ok_or_else(|| format!("`{tzid}` is not a known time zone: expected one such as `Europe/Berlin`"))?;
             (*date_time, zone)
         }
         DatePerhapsTime::DateTime(CalendarDateTime::Floating(local)) => {
@@ -108,7 +111,9 @@ fn moment(at: &DatePerhapsTime, calendar: Option<Tz>) -> Result<DateTime<Tz>, St
             Some(zone) => (date.and_hms_opt(0, 0, 0).unwrap_or_default(), zone),
         },
     };
-    zone.from_local_datetime(&local).earliest().ok_or_else(|| format!("there is no {local} in {}: clocks go forward then", zone.name()))
+    zone.from_local_datetime(&local)
+        .earliest()
+        .ok_or_else(|| format!("there is no {local} in {}: clocks go forward then", zone.name()))
 }
 
 fn zone(name: &str) -> Option<Tz> {
@@ -149,7 +154,9 @@ mod tests {
     use super::*;
 
     fn calendar(events: &str) -> String {
-        format!("BEGIN:VCALENDAR\r\nVERSION:2.0\r\nPRODID:-//test//EN\r\n{events}END:VCALENDAR\r\n").replace('\n', "\r\n").replace("\r\r", "\r")
+        format!("BEGIN:VCALENDAR\r\nVERSION:2.0\r\nPRODID:-//test//EN\r\n{events}END:VCALENDAR\r\n")
+            .replace('\n', "\r\n")
+            .replace("\r\r", "\r")
     }
 
     fn event(lines: &str) -> String {
@@ -165,7 +172,9 @@ mod tests {
     fn events_of_a_calendar_are_windows() {
         let text = calendar(&format!(
             "{}{}{}{}",
-            event("DTSTART;TZID=Europe/Berlin:20260105T020000\nDTEND;TZID=Europe/Berlin:20260105T040000\nRRULE:FREQ=WEEKLY;BYDAY=MO\nEXDATE;TZID=Europe/Berlin:20260112T020000\n"),
+            event(
+                "DTSTART;TZID=Europe/Berlin:20260105T020000\nDTEND;TZID=Europe/Berlin:20260105T040000\nRRULE:FREQ=WEEKLY;BYDAY=MO\nEXDATE;TZID=Europe/Berlin:20260112T020000\n"
+            ),
             event("DTSTART:20260220T100000Z\nDURATION:PT1H30M\n"),
             event("DTSTART;VALUE=DATE:20261224\nDTEND;VALUE=DATE:20261227\n"),
             event("DTSTART:20260301T100000Z\nDURATION:PT1H\nSTATUS:CANCELLED\n"),

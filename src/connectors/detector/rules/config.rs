@@ -143,7 +143,8 @@ pub(in super::super) fn check(config: &Config) -> Vec<Problem> {
             || rule.threshold.is_some()
             || rule.mute.is_some();
         if !changes {
-            let hint = "add one of `direction`, `min_absolute_deviation`, `min_relative_deviation`, `min_samples`, `threshold`, `mute`";
+            let hint =
+                "add one of `direction`, `min_absolute_deviation`, `min_relative_deviation`, `min_samples`, `threshold`, `mute`";
             problem(&["rules", &i], "this rule changes nothing".to_owned(), Some(hint), true);
         }
         if let Some(Err(message)) = rule.min_absolute_deviation.as_ref().map(Amount::read) {

@@ -54,9 +54,10 @@ impl Match {
             && is(&self.metric, Some(metric))
             && is(&self.function, Some(function))
             && (self.series.is_none() || is(&self.series, Some(&named(entity, metric, function))))
-            && self.attributes.iter().all(|(name, pattern)| {
-                entity.attributes.iter().any(|(known, value)| known == name && glob(pattern, value))
-            })
+            && self
+                .attributes
+                .iter()
+                .all(|(name, pattern)| entity.attributes.iter().any(|(known, value)| known == name && glob(pattern, value)))
     }
 
     /// In words: `service checkout, operation GET /*`.

@@ -124,7 +124,9 @@ impl Rules {
         };
         let window = |entry: &Maintenance| {
             let schedules = match (&entry.schedule, &entry.calendar) {
-                (Some(text), _) => schedule::parse(text).map(|set| vec![Schedule::new(set, nanos(entry.duration.unwrap_or_default()))]),
+                (Some(text), _) => {
+                    schedule::parse(text).map(|set| vec![Schedule::new(set, nanos(entry.duration.unwrap_or_default()))])
+                }
                 (None, Some(path)) => calendar::read(path),
                 (None, None) => Ok(Vec::new()),
             };
@@ -223,7 +225,8 @@ impl Quieting {
                 Some(applied) => *applied,
                 None => self.rules.apply(key, function, bucket_seconds, base),
             };
-            *slot = Some(Box::new(Applied { generation, mutes: mutes.of(&key.entity, &key.metric, function.as_str()), ..applied }));
+            *slot =
+                Some(Box::new(Applied { generation, mutes: mutes.of(&key.entity, &key.metric, function.as_str()), ..applied }));
         }
         slot.as_deref()
     }
@@ -332,7 +335,8 @@ impl Quieting {
         if after > AFTER {
             return;
         }
-        let text = format!("{} after {service} {} was first seen", quantity((after / UnixNanos::SECOND) as f64, "s"), version.name);
+        let text =
+            format!("{} after {service} {} was first seen", quantity((after / UnixNanos::SECOND) as f64, "s"), version.name);
         anomaly.reasons.push(Reason { component: "deployment".to_owned(), surprise: 0.0, share: 0.0, text });
     }
 }

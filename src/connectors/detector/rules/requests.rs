@@ -81,7 +81,10 @@ pub(in super::super) enum Said {
 /// The answer of one shard.
 #[derive(Clone, Debug)]
 pub(in super::super) enum Part {
-    Series { rows: Vec<Row>, states: States },
+    Series {
+        rows: Vec<Row>,
+        states: States,
+    },
     /// All shards say the same.
     Said(Result<Value, Refusal>),
     /// The series that the anomaly was about, and whether there was something to do; `None` in all shards but one.

@@ -45,7 +45,9 @@ pub(super) fn parse(text: &str) -> Result<RRuleSet, String> {
     const EXAMPLE: &str = "`DTSTART;TZID=Europe/Berlin:20260105T020000`";
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let Some(start) = lines.iter().find(|line| line.to_ascii_uppercase().starts_with("DTSTART")) else {
-        return Err(format!("there is no line with DTSTART, which says when the first window begins: expected one such as {EXAMPLE}"));
+        return Err(format!(
+            "there is no line with DTSTART, which says when the first window begins: expected one such as {EXAMPLE}"
+        ));
     };
     let upper = start.to_ascii_uppercase();
     if !upper.contains("TZID=") && !upper.ends_with('Z') {

@@ -38,14 +38,25 @@ pub(in super::super) struct Standing {
 impl Default for Standing {
     fn default() -> Self {
         let none = f64::NAN;
-        Self { bucket: 0, value: none, samples: none, expected: none, lower: none, upper: none, pressure: 0.0, filled: 0.0, since: 0 }
+        Self {
+            bucket: 0,
+            value: none,
+            samples: none,
+            expected: none,
+            lower: none,
+            upper: none,
+            pressure: 0.0,
+            filled: 0.0,
+            since: 0,
+        }
     }
 }
 
 impl Standing {
     /// Takes note of a value and what was said about it.
     pub(in super::super) fn follow(&mut self, at: u64, taken: &Taken, verdict: &Verdict, in_incident: bool) {
-        let filled = if self.bucket == 0 { 1.0 } else { self.filled_at(at.saturating_sub(1)) * (1.0 - FILLED_RATE) + FILLED_RATE };
+        let filled =
+            if self.bucket == 0 { 1.0 } else { self.filled_at(at.saturating_sub(1)) * (1.0 - FILLED_RATE) + FILLED_RATE };
         let bound = |bound: Option<f64>| bound.unwrap_or(f64::NAN);
         #[expect(clippy::cast_possible_truncation, reason = "shown with three digits")]
         let pressure = verdict.pressure as f32;
@@ -58,7 +69,13 @@ impl Standing {
             upper: bound(verdict.upper),
             pressure,
             filled,
-            since: if !in_incident { 0 } else if self.since > 0 { self.since } else { at },
+            since: if !in_incident {
+                0
+            } else if self.since > 0 {
+                self.since
+            } else {
+                at
+            },
         };
     }
 
@@ -119,7 +136,8 @@ struct Last {
 pub(in super::super) type States = BTreeMap<&'static str, u64>;
 
 /// All states: a series is in the first that holds.
-pub(super) const STATES: [&str; 9] = ["muted", "maintenance", "deployment", "silent", "incident", "warming", "training", "sparse", "normal"];
+pub(super) const STATES: [&str; 9] =
+    ["muted", "maintenance", "deployment", "silent", "incident", "warming", "training", "sparse", "normal"];
 
 /// Everything that decides about one series.
 pub(super) struct View<'a> {
@@ -194,7 +212,9 @@ impl View<'_> {
             Some(series) if series.in_incident() => "incident",
             Some(series) if matches!(series.state(), State::Warming { .. }) => "warming",
             Some(series) if matches!(series.state(), State::Training { .. }) => "training",
-            Some(_) if self.standing().is_some_and(|standing| standing.filled_at(self.open.saturating_sub(1)) < SPARSE) => "sparse",
+            Some(_) if self.standing().is_some_and(|standing| standing.filled_at(self.open.saturating_sub(1)) < SPARSE) => {
+                "sparse"
+            }
             Some(_) => "normal",
         }
     }
@@ -215,7 +235,9 @@ impl View<'_> {
             (Some(quiet), _) => self.core.quieting.words(quiet, self.service()),
             (None, "silent") => format!("no data since {}", self.moment(self.group.last_data() + 1)),
             (None, "incident") => match self.standing().filter(|standing| standing.since > 0) {
-                Some(standing) => format!("in an incident since {}: what is not clearly worse is not told again", self.moment(standing.since)),
+                Some(standing) => {
+                    format!("in an incident since {}: what is not clearly worse is not told again", self.moment(standing.since))
+                }
                 None => "in an incident: what is not clearly worse is not told again".to_owned(),
             },
             (None, "warming") => self.warming(seen, needed),
@@ -280,7 +302,8 @@ impl View<'_> {
             Function::P95 | Function::P99 => Some(4.0 * self.core.settings.min_samples),
             _ => None,
         };
-        let needed = needed.map_or_else(String::new, |needed| format!("; {} needs {needed} samples in a bucket", self.function.as_str()));
+        let needed =
+            needed.map_or_else(String::new, |needed| format!("; {} needs {needed} samples in a bucket", self.function.as_str()));
         match self.standing() {
             Some(standing) => {
                 let filled = standing.filled_at(self.open.saturating_sub(1)) * 100.0;
@@ -307,7 +330,11 @@ impl Last {
                 format!("{value}{expected} (usual {} to {}); {score}", write(low), write(high))
             }
             (Some(low), Some(high)) => {
-                format!("{value}{expected}, outside of the usual {} to {}, but not unusual enough: {score}", write(low), write(high))
+                format!(
+                    "{value}{expected}, outside of the usual {} to {}, but not unusual enough: {score}",
+                    write(low),
+                    write(high)
+                )
             }
             _ => format!("{value}{expected}; {score}"),
         }

@@ -69,7 +69,12 @@ fn every_filter_of_a_rule_is_applied_and_counted() {
     }
     let strict = play(&with(json!({ "rules": [{ "threshold": 20.0 }] })), 1);
     let fewer = strict.anomalies.len() < play(&config(), 1).anomalies.len();
-    assert!(fewer && !strict.events.keys().any(|event| event.starts_with("suppressed")), "what is not unusual enough is not suppressed: {:?} {:?}", found(&strict), strict.events);
+    assert!(
+        fewer && !strict.events.keys().any(|event| event.starts_with("suppressed")),
+        "what is not unusual enough is not suppressed: {:?} {:?}",
+        found(&strict),
+        strict.events
+    );
 }
 
 /// Maintenance from the fault on for `hours`.
@@ -136,7 +141,8 @@ fn people_mute_and_unmute_while_it_runs() {
     let mut bench = Bench::new(&config(), 2, LATER);
     bench.play(&minutes(0, FAULT, FAULT));
     bench.now = UnixNanos::from_secs(BEGIN + FAULT * MINUTE);
-    let told = ask(&mut bench, "mute", json!({ "match": { "service": "checkout" }, "for": "1h", "reason": "load test" })).unwrap();
+    let told =
+        ask(&mut bench, "mute", json!({ "match": { "service": "checkout" }, "for": "1h", "reason": "load test" })).unwrap();
     assert_eq!(told["what"], "service checkout");
     bench.play(&minutes(FAULT, FAULT + 5, FAULT));
     assert!(bench.anomalies.is_empty(), "{:?}", found(&bench));
@@ -192,7 +198,8 @@ fn an_anomaly_that_was_called_normal_is_remembered_by_its_id_over_a_restart() {
 
 #[test]
 fn every_series_says_why_there_is_nothing() {
-    let config = with(json!({ "rules": [{ "match": { "service": "cart", "metric": "queue" }, "mute": true, "reason": "known" }] }));
+    let config =
+        with(json!({ "rules": [{ "match": { "service": "cart", "metric": "queue" }, "mute": true, "reason": "known" }] }));
     let mut bench = Bench::new(&config, 2, LATER);
     bench.play(&minutes(0, 300, FAULT));
     // One that has just begun, one with few calls, and one that has fallen silent.
@@ -211,7 +218,14 @@ fn every_series_says_why_there_is_nothing() {
         .as_array()
         .unwrap()
         .iter()
-        .map(|row| format!("{} | {} | {}", row["state"].as_str().unwrap(), row["series"].as_str().unwrap(), row["reason"].as_str().unwrap()))
+        .map(|row| {
+            format!(
+                "{} | {} | {}",
+                row["state"].as_str().unwrap(),
+                row["series"].as_str().unwrap(),
+                row["reason"].as_str().unwrap()
+            )
+        })
         .collect();
     insta::assert_snapshot!(format!("{}\n{}", lines.join("\n"), answer["states"]));
 }
