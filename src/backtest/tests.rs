@@ -216,6 +216,17 @@ async fn the_same_values_as_ndjson_give_the_same_anomalies() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn sparse_rows_that_reach_over_weeks_at_once_are_all_judged() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("queue.csv");
+    let rows = 6_000;
+    let lines = (0..rows).map(|row| format!("{},{:.3}\n", BEGIN + row * STEP, 20.0 + noise(row)));
+    std::fs::write(&path, "time,queue\n".to_owned() + &lines.collect::<String>()).unwrap();
+    let report = backtest(&[path], all()).await;
+    assert_eq!((report.values, report.dropped), (rows, std::collections::BTreeMap::new()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn from_is_inside_and_to_is_outside() {
     let (_folder, path) = csv();
     let at = |row: u64| UnixNanos::from_secs(BEGIN + row * STEP);

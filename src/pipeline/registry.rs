@@ -84,16 +84,16 @@ pub struct ComponentInfo {
     pub health: Health,
 }
 
-/// All components, where some of them can be asked, and the histories that they read. Cheap to clone.
+/// All components, the histories that they read, and where some of them can be asked. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Registry(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
     components: RwLock<Vec<ComponentInfo>>,
-    desks: RwLock<Vec<Desk>>,
     histories: Mutex<BTreeMap<Environment, History>>,
     observer: OnceLock<Arc<dyn Observer>>,
+    desks: RwLock<Vec<Desk>>,
 }
 
 impl Registry {

@@ -88,10 +88,10 @@ pub fn families(registry: &Registry) -> Vec<Family> {
         read.samples.push(sample(seconds(if progress.done { until } else { progress.reached.min(until) })));
     }
     let mut all = vec![received, sent, refused, dropped, in_flight, events, status];
+    all.extend([asked, read].into_iter().filter(|family| !family.samples.is_empty()));
     if !levels.samples.is_empty() {
         all.push(levels);
     }
-    all.extend([asked, read].into_iter().filter(|family| !family.samples.is_empty()));
     all.extend(resident_memory().map(|bytes| Family {
         samples: vec![Sample { labels: Vec::new(), value: bytes }],
         ..gauge("process_resident_memory_bytes", "memory of the process that is in use, bytes")

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
+use detection::{ModelKind, ModelOptions};
 
 use suites::Bench;
 use table::Measure;
@@ -41,6 +42,10 @@ struct Arguments {
     /// second is the label. May be given several times.
     #[arg(long, value_name = "DIR")]
     entities: Vec<PathBuf>,
+    /// The model that judges: `ensemble`, `isolation_forest`, `extended_isolation_forest` or `seasonal_band`. Floors are
+    /// those of the ensemble.
+    #[arg(long, value_name = "MODEL", default_value = "ensemble", value_parser = model)]
+    model: ModelKind,
     /// What to measure.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = Suite::ALL)]
     only: Vec<Suite>,
@@ -100,9 +105,17 @@ fn main() -> ExitCode {
     }
 }
 
+fn model(name: &str) -> Result<ModelKind, String> {
+    let all = ModelKind::ALL.map(ModelKind::as_str);
+    let known = ModelKind::ALL.into_iter().find(|kind| kind.as_str() == name);
+    known.ok_or_else(|| format!("there is no such model: expected one of {}", all.join(", ")))
+}
+
 /// What is measured where. Folders below `--data` that are not there are told.
 fn measure(arguments: &Arguments) -> Result<Vec<Measure>, String> {
-    let mut bench = Bench { scores: arguments.scores.clone(), parameters: detection::Parameters::default(), largest: 0 };
+    let model = ModelOptions { kind: arguments.model, ..ModelOptions::default() };
+    let parameters = detection::Parameters { model, ..detection::Parameters::default() };
+    let mut bench = Bench { scores: arguments.scores.clone(), parameters, largest: 0 };
     let wanted = |suite| arguments.only.contains(&suite);
     let below = |name: &str| -> Option<PathBuf> {
         let folder = arguments.data.as_ref()?.join(name);

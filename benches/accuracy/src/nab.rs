@@ -223,20 +223,23 @@ mod tests {
 
     const STEP: f64 = 300.0;
 
+    /// What makes a file's scores, its rows, and its windows.
+    type Specification = (usize, usize, &'static [(u32, u32)]);
+
     /// Four files with windows as first and last row: one is in the probation, one file has none.
     ///
     /// The expected numbers below are those that an independent implementation of the metric gives for these files.
     fn files() -> Vec<File> {
-        let specification: [(usize, &[(u32, u32)]); 4] =
-            [(240, &[(200, 229)]), (120, &[]), (200, &[(60, 79), (120, 139)]), (160, &[(10, 20), (90, 109)])];
-        let file = |(salt, (rows, windows)): (usize, (usize, &[(u32, u32)]))| {
+        let specification: [Specification; 4] =
+            [(3, 240, &[(200, 229)]), (2, 120, &[]), (0, 200, &[(60, 79), (120, 139)]), (1, 160, &[(10, 20), (90, 109)])];
+        let file = |(salt, rows, windows): Specification| {
             let times: Vec<f64> = (0..rows).map(|row| row as f64 * STEP).collect();
-            let scores: Vec<f64> = (0..rows).map(|row| score([3, 2, 0, 1][salt], row)).collect();
+            let scores: Vec<f64> = (0..rows).map(|row| score(salt, row)).collect();
             let windows: Vec<(f64, f64)> =
                 windows.iter().map(|(first, last)| (f64::from(*first) * STEP, f64::from(*last) * STEP)).collect();
             File::new(&times, &scores, &windows).unwrap()
         };
-        specification.into_iter().enumerate().map(file).collect()
+        specification.into_iter().map(file).collect()
     }
 
     /// One row in ten has a score, 0.9 to 1.

@@ -236,7 +236,7 @@ mod tests {
         let scores = scores(&labels, 0.0, 0, 29_989);
         let value = vus_pr(&labels, &scores, 12);
         assert!((0.045..0.065).contains(&value), "5 % of the rows are labelled: {value}");
-        assert!(vus_pr(&labels, &super::tests::scores(&labels, 1.0, 0, 29_989), 12) > 0.98);
+        assert!(vus_pr(&labels, &tests::scores(&labels, 1.0, 0, 29_989), 12) > 0.98);
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! The command as a person meets it, on small data in the layouts that it reads.
-#![expect(clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails, and says why")]
+#![expect(clippy::expect_used, reason = "a test that cannot go on fails, and says why")]
 
 use std::fmt::Write as _;
 use std::fs;

@@ -1,6 +1,6 @@
 //! What is normal for a series, and how unusual its next value is.
 //!
-//! Pure mathematics: no I/O, no clock, no threads, no randomness. The same observations in the same
+//! Pure mathematics: no I/O, no clock, no threads, no randomness but seeded. The same observations in the same
 //! order give the same verdicts on every machine.
 //!
 //! - [`Sketch`] summarises the values of a bucket (quantiles that can be merged).

@@ -34,6 +34,9 @@ pub enum ModelKind {
 }
 
 impl ModelKind {
+    /// Every model, the default one first.
+    pub const ALL: [Self; 4] = [Self::Ensemble, Self::IsolationForest, Self::ExtendedIsolationForest, Self::SeasonalBand];
+
     /// Its name in configuration and anomalies.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -184,7 +184,8 @@ impl Models {
         ]
     }
 
-    /// Teaches the forecasters: the autoregression `value`, the calendar `taught`, if anything.
+    /// Teaches the forecasters: the autoregression `value`, the calendar `taught`, if anything, and how far from the
+    /// time of the week the value was.
     pub(crate) fn learn(&mut self, time: f64, value: f64, week: Option<f64>, taught: Option<[f64; 2]>) {
         self.autoregression.learn(value);
         if let Some(week) = week {

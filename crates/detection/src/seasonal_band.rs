@@ -22,7 +22,7 @@ const SLOW: f64 = 0.01;
 /// Spreads of a phase below this share of that of the whole series count as this.
 const NARROWEST: f64 = 0.2;
 /// A page score of one model alone is worth this much of one on which several agree.
-const ALONE: f64 = 0.63;
+const ALONE: f64 = 0.57;
 
 /// A period and how it is divided.
 #[derive(Clone, Copy, Debug)]
@@ -171,7 +171,10 @@ impl Model for SeasonalBand {
         parts.map(|(component, surprise)| Part { component, surprise: *surprise, expected }).collect()
     }
 
-    fn learn(&mut self, observation: &Observation, _: &Circumstances, memo: &Memo, protect: bool) {
+    fn learn(&mut self, observation: &Observation, circumstances: &Circumstances, memo: &Memo, protect: bool) {
+        if circumstances.unlearnt {
+            return;
+        }
         let limit = self.distances.tail_start().filter(|limit| protect && *limit > 0.0);
         let mut value = observation.learnt;
         if let (Some(limit), Some(band)) = (limit, memo.band) {

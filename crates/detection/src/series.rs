@@ -213,7 +213,7 @@ impl Shell {
         let (evidence, memo) = model.judge(&observation, &circumstances);
         self.keep_scores(parameters);
         let mut verdict = self.judge(model, &observation, &evidence, parameters);
-        if self.is_finding(&evidence, &mut verdict, parameters) {
+        if self.is_finding(evidence.unusual, &mut verdict, parameters) {
             let parts = model.parts(&observation, &evidence, &memo);
             let recent = model.recent();
             verdict.finding = Some(self.finding(parts, &recent, &observation, &verdict, parameters.page_threshold));
@@ -300,7 +300,7 @@ impl Shell {
     }
 
     /// Decides between a finding, one that is suppressed, and none.
-    fn is_finding(&self, evidence: &Evidence, verdict: &mut Verdict, parameters: &Parameters) -> bool {
+    fn is_finding(&self, unusual: bool, verdict: &mut Verdict, parameters: &Parameters) -> bool {
         let worse = |page| self.incident.is_worse(page);
         if verdict.suppressed.is_some() {
             let pressure = verdict.pressure;
@@ -312,7 +312,7 @@ impl Shell {
             return true;
         }
         // The hold is over and the series still abnormal.
-        let owed = self.owes_a_finding() && evidence.unusual;
+        let owed = self.owes_a_finding() && unusual;
         if owed {
             verdict.page = self.unspoken.worst();
         }
@@ -431,8 +431,8 @@ impl Shell {
 
     /// Heap memory in bytes.
     fn heap(&self) -> usize {
-        let feedback = self.feedback.as_ref().map_or(0, |feedback| size_of::<Feedback>() + feedback.heap());
         let scores = self.scores.as_ref().map_or(0, |_| size_of::<Calibration>());
+        let feedback = self.feedback.as_ref().map_or(0, |feedback| size_of::<Feedback>() + feedback.heap());
         self.timeline.heap() + self.moments.heap() + feedback + scores
     }
 

@@ -39,7 +39,7 @@ missing is a gap of its column. Where one of them is called `value`, the others 
 Each row gets three scores, which depend on the rows before it alone:
   point_score  how unusual the value is, or the entity
   alert_score  the same for slower and seasonal changes, once per event; of an entity the same less what is due to chance
-  page_score   both agree, and the effect is worth a person's time: 1.55 and more is what the daemon reports
+  page_score   both agree, and the effect is worth a person's time: 1.4 and more is what the daemon reports
 
 All are -log10 of a probability: 2 is one in a hundred, 3 one in a thousand. Of one column, rows without a number are
 left out.";
@@ -166,4 +166,13 @@ fn summary(file: &Path, target: &Path, input: &Input, rows: u64) -> String {
         unread => format!(" (not read: `{}`)", unread.join("`, `")),
     };
     format!("{}: {rows} rows{entity}{unread} -> {}\n", file.display(), target.display())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_help_tells_the_threshold_that_is_shipped() {
+        let threshold = detection::Parameters::default().page_threshold;
+        assert!(super::EXAMPLES.contains(&format!(": {threshold} and more is what the daemon reports")), "{threshold}");
+    }
 }

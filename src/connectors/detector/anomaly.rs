@@ -169,6 +169,9 @@ fn family(component: &str) -> &str {
         c if c.starts_with("ar") => "forecast",
         c if c.starts_with("shape") => "shape",
         c if c.starts_with("nov") => "novelty",
+        "max10" | "min10" => "novelty",
+        "mean10" => "time_of_day",
+        "time_of_week_scaled" => "time_of_week",
         other => other,
     }
 }

@@ -6,8 +6,8 @@ use serde::Deserialize;
 
 use super::joint::{Entities, Peers};
 use super::model::ModelConfig;
-use super::rules;
 use super::warmup::Warmup;
+use super::rules;
 use crate::config::Duration;
 use crate::pipeline::Problem;
 

@@ -21,6 +21,10 @@ use super::watermark::{Sources, Timing};
 use crate::model::{Anomaly, Entity, Environment, Measure, ServiceVersion, Signal, SourceId, UnixNanos};
 use crate::pipeline::Observer;
 
+/// A feed of sparse data may reach over days: so many buckets of it are opened at once, which is far below how many
+/// may be open.
+const AT_ONCE: u64 = 256;
+
 /// What does not change while a detector runs.
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
@@ -199,15 +203,29 @@ impl Core {
         self.quieting.note(&feed.versions);
         let place = self.sources.place(&feed.source, feed.signal, self.now);
         let source = u32::try_from(place).unwrap_or(u32::MAX);
-        let open_from = self.sources.horizon(&[source], &timing).unwrap_or(0);
-        for item in feed.items {
-            let records = item.records;
-            if let Err(reason) = self.take(source, feed.signal, item, open_from, &mut outcome) {
-                *outcome.dropped.entry(reason).or_default() += records;
-            }
+        let Feed { signal, newest, buckets, mut items, .. } = feed;
+        let long = buckets.first().zip(buckets.last()).is_some_and(|(first, last)| last - first >= AT_ONCE);
+        if long {
+            items.sort_by_key(|item| item.time);
         }
-        self.sources.advance(place, feed.newest, &feed.buckets, self.now, &timing);
-        self.sweep(&mut outcome);
+        let mut items = items.into_iter().peekable();
+        let mut rest: &[u64] = &buckets;
+        while let Some(first) = rest.first() {
+            // All shards are fed the same buckets, so all of them divide alike.
+            let (part, after) = rest.split_at(rest.partition_point(|bucket| bucket - first < AT_ONCE));
+            let end = part.last().map_or(0, |last| (last + 1).saturating_mul(timing.bucket));
+            let open_from = self.sources.horizon(&[source], &timing).unwrap_or(0);
+            while let Some(item) = items.next_if(|item| after.is_empty() || item.time.0 < end) {
+                let records = item.records;
+                if let Err(reason) = self.take(source, signal, item, open_from, &mut outcome) {
+                    *outcome.dropped.entry(reason).or_default() += records;
+                }
+            }
+            let newest = if after.is_empty() { newest } else { newest.min(UnixNanos(end - 1)) };
+            self.sources.advance(place, newest, part, self.now, &timing);
+            self.sweep(&mut outcome);
+            rest = after;
+        }
         outcome
     }
 
@@ -292,8 +310,8 @@ impl Core {
             }
             alive
         });
-        judged.suppressed.into_iter().for_each(|(event, times)| *outcome.events.entry(event).or_default() += times);
         outcome.trained += trainings.installed();
+        judged.suppressed.into_iter().for_each(|(event, times)| *outcome.events.entry(event).or_default() += times);
         self.shrink(forgotten);
         outcome.forgotten += forgotten as u64;
         let mut joint = self.joint.judge(&finder, &settings.joint, &mut outcome.events);

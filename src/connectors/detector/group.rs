@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::bucket::{Bucket, Covers, Function, Kind, Taken};
 use super::reading::Previous;
-use super::rules::{Applied, Quieting, Standing};
 use super::training::{Judge, Trainings};
 use super::watch::{Tracks, Watch};
+use super::rules::{Applied, Quieting, Standing};
 use super::watermark::{Sources, Timing};
 use crate::model::{Entity, Signal, UnixNanos};
 
@@ -47,14 +47,14 @@ pub(super) struct Group {
     previous: Option<Previous>,
     /// One per function of its kind, from its first value on.
     series: Vec<Option<Box<Series>>>,
+    #[serde(skip)]
+    tracks: Tracks,
     /// What each series showed last.
     #[serde(skip)]
     standings: Vec<Standing>,
     /// The rules that apply to each series.
     #[serde(skip)]
     applied: Vec<Option<Box<Applied>>>,
-    #[serde(skip)]
-    tracks: Tracks,
 }
 
 /// Why a measure was not taken in.
@@ -108,9 +108,9 @@ impl Group {
             covers: None,
             previous: None,
             series: kind.functions().iter().map(|_| None).collect(),
+            tracks: Tracks::default(),
             standings: Vec::new(),
             applied: Vec::new(),
-            tracks: Tracks::default(),
         }
     }
 

@@ -169,7 +169,6 @@ impl Detector {
             tokio::select! {
                 // A tick is never kept waiting by a full input.
                 biased;
-                Some(question) = questions.recv() => self.ask(question, &shards).await?,
                 _ = ticks.tick() => {
                     now = self.tick(&shards).await?;
                     if learning.ends_now() {
@@ -181,6 +180,7 @@ impl Detector {
                         result.map_err(not_saved)?;
                     }
                 }
+                Some(question) = questions.recv() => self.ask(question, &shards).await?,
                 delivery = input.recv() => {
                     let Some(Delivery { payload, mut flight }) = delivery else {
                         if let Some(until) = learning.end_of_replay() {

@@ -4,6 +4,7 @@ use detection::{ModelKind, ModelOptions};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::joint;
 use crate::config::{Contamination, Duration, ModelType};
 use crate::pipeline::Problem;
 
@@ -80,10 +81,10 @@ impl ModelConfig {
     }
 
     /// The clustering by which entities are compared with their peers, where that is asked for as the model.
-    #[expect(dead_code, reason = "for the stage that compares peers")]
-    pub(super) const fn peers(&self) -> Option<ModelType> {
+    pub(super) const fn peers(&self) -> Option<joint::Model> {
         match self.kind {
-            kind @ (ModelType::Dbscan | ModelType::Kmeans) => Some(kind),
+            ModelType::Dbscan => Some(joint::Model::Dbscan),
+            ModelType::Kmeans => Some(joint::Model::Kmeans),
             _ => None,
         }
     }
@@ -91,8 +92,8 @@ impl ModelConfig {
     /// What the schema cannot say, for buckets of `bucket` seconds and up to `max_series` series.
     pub(super) fn check(&self, bucket: f64, max_series: usize) -> Vec<Problem> {
         let mut problems = Vec::new();
-        let mut problem = |key: &str, message: String, hint: Option<String>, fatal: bool| {
-            problems.push(Problem { path: vec!["model".to_owned(), key.to_owned()], message, hint, fatal });
+        let mut problem = |key: &str, message: String, fatal: bool| {
+            problems.push(Problem { path: vec!["model".to_owned(), key.to_owned()], message, hint: None, fatal });
         };
         let range = |value: u32, low: u32, high: u32| {
             (!(low..=high).contains(&value)).then(|| format!("{value} is out of range: expected {low} to {high}"))
@@ -102,12 +103,12 @@ impl ModelConfig {
             [("training_samples", samples), ("trees", range(self.trees, 1, 1000)), ("subsample", range(self.subsample, 2, 4096))]
         {
             if let Some(message) = message {
-                problem(key, message, None, true);
+                problem(key, message, true);
             }
         }
         let interval = self.retrain_interval.get().as_secs_f64();
         if !(60.0..=366.0 * DAY).contains(&interval) {
-            problem("retrain_interval", format!("{} is out of range: expected 1m to 1year", self.retrain_interval), None, true);
+            problem("retrain_interval", format!("{} is out of range: expected 1m to 1year", self.retrain_interval), true);
         }
         if let Contamination::Share(share) = self.contamination
             && bucket > 0.0
@@ -116,22 +117,27 @@ impl ModelConfig {
             let a_day = share * DAY / bucket;
             let once = bucket / DAY;
             let message = format!(
-                "a contamination of {share} takes {a_day:.0} values of every series for abnormal each day, and lets up to as \
-                 many be found"
+                "a contamination of {share} takes {a_day:.0} values of every series for abnormal each day, and each of them \
+                 may become an anomaly: write `auto`, or at most {once:.5} for one a day in buckets of {bucket} s"
             );
-            let hint = format!("write `auto`, or at most {once:.5} for one a day in buckets of {bucket} s");
-            problem("contamination", message, Some(hint), false);
+            problem("contamination", message, false);
         }
         let trained = matches!(self.kind, ModelType::IsolationForest | ModelType::ExtendedIsolationForest);
         if trained && self.subsample > self.training_samples {
-            let message = format!("{} is more than the {} training_samples", self.subsample, self.training_samples);
-            problem("subsample", message, Some("every tree is grown from all of them".to_owned()), false);
+            let Self { subsample, training_samples, .. } = self;
+            let message = format!(
+                "{subsample} is more than the {training_samples} `training_samples`: every tree is grown from all of them"
+            );
+            problem("subsample", message, false);
         }
         let bytes = max_series as f64 * (f64::from(self.trees) * f64::from(self.subsample) * 4.0);
         if trained && bytes > 4e9 {
-            let message = format!("forests of {max_series} series would take about {:.0} GB of memory", bytes / 1e9);
-            let hint = "lower `max_series` to what you have, or choose `ensemble`".to_owned();
-            problem("type", message, Some(hint), false);
+            let message = format!(
+                "forests of {max_series} series would take about {:.0} GB of memory: lower `max_series` to what you have, or \
+                 choose `ensemble`",
+                bytes / 1e9
+            );
+            problem("type", message, false);
         }
         problems
     }

@@ -24,12 +24,12 @@ pub(super) enum Command {
     Feed(Feed, Flight),
     /// The clock shows this.
     Tick(UnixNanos),
-    /// Somebody asks or tells something.
-    Ask(Arc<Request>, mpsc::Sender<Part>),
     /// History is learnt.
     Live,
     /// A replay has ended; nothing before this moment is missing.
     Finish(UnixNanos),
+    /// Somebody asks or tells something.
+    Ask(Arc<Request>, mpsc::Sender<Part>),
 }
 
 /// What a shard tells.
@@ -79,6 +79,8 @@ fn run(number: usize, mut core: Core, mut commands: mpsc::Receiver<Command>, sha
                 warn_once(&core, &outcome.dropped, shared);
                 report(outcome, shared)?;
             }
+            Command::Live => report(core.learn_history(false), shared)?,
+            Command::Finish(until) => report(core.finish(until), shared)?,
             Command::Tick(now) => {
                 report(core.tick(now), shared)?;
                 if now.0 / COUNTED != counted {
@@ -88,8 +90,6 @@ fn run(number: usize, mut core: Core, mut commands: mpsc::Receiver<Command>, sha
             }
             // Whoever asked may have gone away.
             Command::Ask(request, answer) => drop(answer.try_send(rules::answer(&mut core, &request))),
-            Command::Live => report(core.learn_history(false), shared)?,
-            Command::Finish(until) => report(core.finish(until), shared)?,
         }
     }
     let sources = state::encode(&mut core, |chunk| shared.reports.blocking_send(Report::Chunk(chunk)))?;

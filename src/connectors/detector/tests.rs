@@ -130,7 +130,7 @@ impl Bench {
         let now = UnixNanos::from_secs(now);
         let cores = (0..shards).map(|_| Core::new(Arc::clone(&settings), now)).collect();
         let intake = Intake::new(&environment(), shards, settings.timing.bucket);
-        Self { cores, intake, now, anomalies: Vec::new(), late: 0, closed: 0, events: Default::default() }
+        Self { cores, intake, now, anomalies: Vec::new(), late: 0, closed: 0, events: std::collections::BTreeMap::new() }
     }
 
     fn account(&mut self, outcome: Outcome) {

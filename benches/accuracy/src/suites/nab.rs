@@ -16,8 +16,6 @@ const LEFT_OUT: [(f64, f64); 3] = [(72.0, 75.0), (65.0, 68.0), (72.0, 78.0)];
 const AT_DEFAULT: (f64, f64) = (70.0, 73.0);
 /// NAB wants scores in 0 to 1: a written score of 1 is an alert score of 20 and more.
 const SCALE: f64 = 20.0;
-/// The threshold of the alert score that is shipped as default.
-pub(crate) const ALERT_THRESHOLD: f64 = 1.5;
 
 /// Scores `folder`, which holds `data/` and `labels/`.
 pub(crate) fn run(folder: &Path, bench: &mut Bench) -> Result<Vec<Measure>, String> {
@@ -44,12 +42,13 @@ pub(crate) fn run(folder: &Path, bench: &mut Bench) -> Result<Vec<Measure>, Stri
         let measure = Measure::new(format!("NAB {}, thresholds left-one-file-out", profile.name), Better::Higher, 2);
         measures.push(measure.target(floor, wanted).of(score(&detector)).beside(score(&random), score(&time_of_day)));
     }
+    let threshold = bench.parameters.alert_threshold;
     for profile in &PROFILES {
-        let name = format!("NAB {}, alert_score >= {ALERT_THRESHOLD} (default)", profile.name);
+        let name = format!("NAB {}, alert_score >= {threshold} (default)", profile.name);
         // The baselines have no default: they are given the threshold that is best for them.
         let best = |files: &[File]| nab::best(files, profile).1;
         let measure = Measure::new(name, Better::Higher, 2)
-            .of(nab::at_threshold(&detector, profile, ALERT_THRESHOLD))
+            .of(nab::at_threshold(&detector, profile, threshold))
             .beside(best(&random), best(&time_of_day));
         let is_asked = profile.name == "standard";
         measures.push(if is_asked { measure.target(AT_DEFAULT.0, AT_DEFAULT.1) } else { measure });

@@ -33,7 +33,7 @@ const RECENT: usize = 512;
 /// How much of the interval between trainings is used to spread them, so that not all series train at once.
 const SPREAD: f64 = 0.125;
 /// A page score of one model alone is worth this much of one on which several agree.
-const ALONE: f64 = 0.5;
+const ALONE: f64 = 0.45;
 
 /// The learnt state of a series that is judged by an isolation forest.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -256,6 +256,11 @@ impl Model for Forest {
     }
 
     fn learn(&mut self, observation: &Observation, circumstances: &Circumstances, memo: &Memo, protect: bool) {
+        if circumstances.unlearnt {
+            self.past.mark_last(false);
+            self.broken = false;
+            return;
+        }
         if let Some(raw) = memo.raw {
             self.scores.learn(raw);
         }

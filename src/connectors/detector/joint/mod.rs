@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 
 use detection::{Parameters, PeerParameters};
 
-pub(super) use self::config::{Entities, Peers};
+pub(super) use self::config::{Entities, Model, Peers};
 use self::entities::AllEntities;
 use self::siblings::AllSiblings;
 pub(super) use self::state::Saved;
@@ -49,7 +49,12 @@ pub(super) struct Settings {
 impl Settings {
     pub(super) fn new(config: &super::Config, bucket: u64) -> Self {
         let parameters = config.parameters();
-        Self { entities: config.entities.enabled, peers: config.peers.parameters(&parameters, None), parameters, bucket }
+        Self {
+            entities: config.entities.enabled,
+            peers: config.peers.parameters(&parameters, config.model.peers()),
+            parameters,
+            bucket,
+        }
     }
 
     /// Whether anything is judged together.
