@@ -106,17 +106,17 @@ impl Request {
             }
             "mutes" => Ok(Self::Mutes(now)),
             "mute" => {
-                let MuteBody { mut r#match, series, r#for, reason } = read(body)?;
+                let MuteBody { mut r#match, series, r#for: length, reason } = read(body)?;
                 r#match.series = series.or(r#match.series);
-                if r#for.get() > LONGEST || r#for.get().is_zero() {
-                    return Err(Refusal::invalid(format!("`for`: {for} is out of range: expected up to 366d", for = r#for)));
+                if length.get() > LONGEST || length.get().is_zero() {
+                    return Err(Refusal::invalid(format!("`for`: {length} is out of range: expected up to 366d")));
                 }
                 if r#match == Match::default() {
                     let message = "it is not said what to mute: expected `series`, or `match` with at least one key; \
                                    `{\"match\": {\"service\": \"*\"}}` mutes everything";
                     return Err(Refusal::invalid(message.to_owned()));
                 }
-                Ok(Self::Mute { r#match, nanos: super::nanos(r#for), reason, now })
+                Ok(Self::Mute { r#match, nanos: super::nanos(length), reason, now })
             }
             "unmute" => Ok(Self::Unmute(read::<UnmuteBody>(body)?.id)),
             "feedback" => {
@@ -127,7 +127,7 @@ impl Request {
         }
     }
 
-    /// Whether it changes something.
+    /// How many rows are wanted.
     fn limit(filter: &Filter) -> usize {
         filter.limit.unwrap_or(100).clamp(1, MOST_ROWS)
     }
