@@ -92,7 +92,8 @@ impl Model for Ensemble {
 
     fn judge(&mut self, observation: &Observation, circumstances: &Circumstances) -> (Evidence, Memo) {
         let expected = self.models.expect(observation.time);
-        let raws = self.models.judge(observation.time, observation.learnt, &expected, trust(observation.quantity, observation.samples));
+        let raws =
+            self.models.judge(observation.time, observation.learnt, &expected, trust(observation.quantity, observation.samples));
         let memo = Memo { expected, raws };
         let surprises = self.surprises(observation, &memo);
         let penalty = circumstances.penalty;

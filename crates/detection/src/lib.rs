@@ -48,9 +48,9 @@ mod verdict;
 
 pub use ensemble::COMPONENTS;
 pub use entity::{Carrier, Channel, Entity, EntityFinding, EntityVerdict, MOST_CHANNELS};
-pub use peers::{MAX_PEERS, PeerFinding, PeerGroup, PeerModel, PeerParameters, PeerValue};
 pub use forest::{Growth, IsolationForest};
 pub use model::{Contamination, ModelKind, ModelOptions};
+pub use peers::{MAX_PEERS, PeerFinding, PeerGroup, PeerModel, PeerParameters, PeerValue};
 pub use series::Series;
 pub use sketch::{MAX_BINS, RELATIVE_ACCURACY, Sketch};
 pub use training::{Job, State, Version, Waiting};

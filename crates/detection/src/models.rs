@@ -123,9 +123,7 @@ impl Models {
             self.held = None;
             self.residuals = (0.0, 0);
             self.every1.interrupt();
-            [&mut self.every3, &mut self.every10, &mut self.highest, &mut self.lowest]
-                .into_iter()
-                .for_each(History::interrupt);
+            [&mut self.every3, &mut self.every10, &mut self.highest, &mut self.lowest].into_iter().for_each(History::interrupt);
             self.autoregression.interrupt();
             return;
         }

@@ -269,7 +269,7 @@ proptest! {
             let verdicts: Vec<Verdict> = row
                 .iter()
                 .map(|(_, surprise, expected)| {
-                    Verdict { surprises: [surprise.abs().min(300.0); 10], expected: Some(*expected), ..Verdict::default() }
+                    Verdict { surprises: [surprise.abs().min(300.0); detection::COMPONENTS.len()], expected: Some(*expected), ..Verdict::default() }
                 })
                 .collect();
             let channels: Vec<Channel> = (row.iter().zip(&verdicts).enumerate())

@@ -289,8 +289,7 @@ impl Model for Forest {
     }
 
     fn heap(&self) -> usize {
-        let trained =
-            self.current.as_ref().map_or(0, |trained| size_of::<Trained>() + trained.forest.heap());
+        let trained = self.current.as_ref().map_or(0, |trained| size_of::<Trained>() + trained.forest.heap());
         size_of::<Self>() + self.baseline.heap() + self.past.heap() + trained
     }
 }
