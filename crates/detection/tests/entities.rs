@@ -161,7 +161,11 @@ fn series_that_come_later_and_go_are_judged_and_harm_nobody() {
         findings.extend(service.observe(&values).finding);
     }
     assert!(findings.len() <= 1, "{findings:?}");
-    assert!(findings.iter().all(|finding| ![2, 8].contains(&finding.carriers[0].index)), "{findings:?}");
+    // The load that all follow may jump; what comes and goes adds nothing to that.
+    let share = |index| findings.iter().flat_map(|finding| &finding.carriers).find(|carrier| carrier.index == index);
+    for index in [2, 8] {
+        assert!(share(index).is_none_or(|carrier| carrier.share < 0.25), "{findings:?}");
+    }
 }
 
 #[test]
