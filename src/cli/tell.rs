@@ -29,7 +29,7 @@ Examples:
   anomalyd feedback 4vdd2zuxd6yyrq5m3p6s4vmlbpm3ckxa --forget
 
 A spike or dip that was called normal is so at the same time of day, half an hour more or less, up to the same size;
-an unusual course of values at any time. The four latest anomalies of every series are remembered.";
+an unusual course of values at any time. The three latest anomalies of every series are remembered.";
 
 #[derive(Args)]
 #[command(after_help = MUTE_EXAMPLES)]

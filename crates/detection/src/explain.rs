@@ -2,16 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::feedback::{Lesson, WIDTH};
 use crate::verdict::{Rarity, Similar};
 
-/// Values of a moment.
-pub(crate) const MOMENT: usize = 12;
-/// Earlier findings whose moments are remembered.
-const MOMENTS: usize = 4;
 /// Scores that are remembered.
-const RECORDS: usize = 8;
+const RECORDS: usize = 4;
 /// Long gaps that are remembered.
-const GAPS: usize = 8;
+const GAPS: usize = 4;
 
 /// The last time of every high score: a staircase of ever lower scores, so that "when was it last as high" has an
 /// answer in a few bytes.
@@ -56,8 +53,8 @@ impl Records {
 pub(crate) struct Timeline {
     /// Steps so far, bridged ones included.
     steps: u32,
-    /// Long gaps: the step before which each lies, and how many steps it left out. Oldest first.
-    gaps: Vec<(u32, u32)>,
+    /// The last long gaps: the step after which each lies, and how many steps it left out; 0 where there was none yet.
+    gaps: [(u32, u32); GAPS],
 }
 
 impl Timeline {
@@ -68,10 +65,10 @@ impl Timeline {
 
     /// A gap of `missing` steps that the order of values does not show.
     pub(crate) fn gap(&mut self, missing: u32) {
-        if self.gaps.len() >= GAPS {
-            self.gaps.remove(0);
+        self.gaps.rotate_left(1);
+        if let Some(newest) = self.gaps.last_mut() {
+            *newest = (self.steps, missing);
         }
-        self.gaps.push((self.steps, missing));
     }
 
     /// How many buckets before the newest step the one is that lies `back` steps before it.
@@ -81,53 +78,33 @@ impl Timeline {
             self.gaps.iter().filter(|(before, _)| *before >= step).map(|(_, missing)| *missing).fold(0, u32::saturating_add);
         back.saturating_add(gone)
     }
-
-    /// Heap memory in bytes.
-    pub(crate) fn heap(&self) -> usize {
-        self.gaps.capacity() * size_of::<(u32, u32)>()
-    }
-}
-
-/// The values up to the last few findings, which outlive the history of all values.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Moments(Vec<(f64, [f32; MOMENT])>);
-
-impl Moments {
-    /// Remembers the values up to a finding at `time`, in place of the oldest.
-    #[expect(clippy::cast_possible_truncation, reason = "seven digits are enough to compare shapes")]
-    pub(crate) fn learn(&mut self, time: f64, newest: &[f64; MOMENT]) {
-        if self.0.len() >= MOMENTS {
-            self.0.remove(0);
-        }
-        self.0.push((time, newest.map(|value| value as f32)));
-    }
-
-    /// Heap memory in bytes.
-    pub(crate) fn heap(&self) -> usize {
-        self.0.capacity() * size_of::<(f64, [f32; MOMENT])>()
-    }
 }
 
 /// The earlier moment which comes nearest to the newest one.
 ///
 /// `values` is the history, oldest first, with the newest moment at its end; `time_of` gives the time of the value
-/// that lies some steps back. Moments are compared by their largest difference, because a mean over a moment would
+/// that lies some steps back; `findings` are remembered for longer than all values. Moments are compared by their largest difference, because a mean over a moment would
 /// find every spike alike to quiet; likeness is 1 less that difference per `deviation`.
-pub(crate) fn similar(values: &[f64], moments: &Moments, deviation: f64, time_of: impl Fn(u32) -> f64) -> Option<Similar> {
-    let newest = values.last_chunk::<MOMENT>()?;
+pub(crate) fn similar<'a>(
+    values: &[f64],
+    findings: impl Iterator<Item = &'a Lesson>,
+    deviation: f64,
+    time_of: impl Fn(u32) -> f64,
+) -> Option<Similar> {
+    let newest = values.last_chunk::<WIDTH>()?;
     let (low, high) = newest.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(*v), high.max(*v)));
     let deviation = deviation.abs().max((high - low) / 2.0);
     let difference = |earlier: &mut dyn Iterator<Item = f64>| {
         newest.iter().zip(earlier).map(|(new, old)| (new - old).abs()).fold(0.0, f64::max)
     };
-    let earlier = values.len().checked_sub(MOMENT).and_then(|end| values.get(..end)).unwrap_or_default();
-    let in_history = earlier.windows(MOMENT).enumerate().map(|(start, window)| {
-        let back = u32::try_from(values.len() - MOMENT - start).unwrap_or(u32::MAX);
+    let earlier = values.len().checked_sub(WIDTH).and_then(|end| values.get(..end)).unwrap_or_default();
+    let in_history = earlier.windows(WIDTH).enumerate().map(|(start, window)| {
+        let back = u32::try_from(values.len() - WIDTH - start).unwrap_or(u32::MAX);
         (difference(&mut window.iter().copied()), back)
     });
     // Of equally near ones the latest.
     let nearest = in_history.min_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1))).map(|(d, back)| (d, time_of(back)));
-    let remembered = moments.0.iter().rev().map(|(time, moment)| (difference(&mut moment.iter().map(|v| f64::from(*v))), *time));
+    let remembered = findings.filter_map(|finding| Some((difference(&mut finding.values()?.into_iter()), finding.time())));
     let (distance, time) = nearest.into_iter().chain(remembered).min_by(|a, b| a.0.total_cmp(&b.0))?;
     let likeness = if deviation > 0.0 { (1.0 - distance / deviation).clamp(0.0, 1.0) } else { 1.0 };
     Some(Similar { time, likeness })
@@ -136,6 +113,7 @@ pub(crate) fn similar(values: &[f64], moments: &Moments, deviation: f64, time_of
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::verdict::Direction;
 
     #[test]
     fn a_spike_is_alike_to_an_earlier_spike_and_not_to_quiet() {
@@ -143,20 +121,19 @@ mod tests {
         let minutes = |back: u32| 60.0 * (200.0 - f64::from(back));
         let mut once = quiet(100);
         once.push(50.0);
-        let alone = similar(&once, &Moments::default(), 40.0, minutes).unwrap();
+        let alone = similar(&once, [].iter(), 40.0, minutes).unwrap();
         assert!(alone.likeness < 0.02, "{alone:?}");
         let mut twice = once.clone();
         twice.extend(quiet(60));
         twice.push(52.0);
-        let found = similar(&twice, &Moments::default(), 42.0, minutes).unwrap();
+        let found = similar(&twice, [].iter(), 42.0, minutes).unwrap();
         assert!(found.likeness > 0.9, "{found:?}");
         assert_eq!(found.time, 60.0 * (200.0 - 61.0));
         // What the history has forgotten, the moment of a finding still tells.
-        let mut moments = Moments::default();
-        moments.learn(-5000.0, once.last_chunk().unwrap());
-        let remembered = similar(&once, &moments, 40.0, minutes).unwrap();
+        let finding = Lesson::new(-5000.0, Direction::Spike, 50.0, 40.0, &once);
+        let remembered = similar(&once, [finding].iter(), 40.0, minutes).unwrap();
         assert_eq!((remembered.time, remembered.likeness > 0.99), (-5000.0, true));
-        assert!(similar(&[1.0; 11], &moments, 1.0, minutes).is_none());
+        assert!(similar(&[1.0; 11], [].iter(), 1.0, minutes).is_none());
     }
 
     #[test]

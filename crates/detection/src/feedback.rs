@@ -17,7 +17,7 @@ pub(crate) const WIDTH: usize = 12;
 /// Lessons of one series; a further one takes the place of the oldest.
 pub const MAX_LESSONS: usize = 8;
 /// Findings of one series that feedback can still be about.
-pub const MAX_RECENT: usize = 4;
+pub const MAX_RECENT: usize = 3;
 /// Seconds by which the time of day may differ, and that may pass between two values of one event.
 const NEAR: f64 = 1800.0;
 /// Seconds that an event which was recognised may go on.
@@ -33,9 +33,9 @@ pub struct Lesson {
     pub(crate) time: f64,
     pub(crate) direction: Direction,
     /// The value, on the learnt scale.
-    pub(crate) value: f64,
+    pub(crate) value: f32,
     /// Its distance from what was expected, on the learnt scale.
-    pub(crate) reach: f64,
+    pub(crate) reach: f32,
     /// The last values up to this one, less their mean.
     pub(crate) course: Option<[f32; WIDTH]>,
 }
@@ -61,6 +61,19 @@ pub(crate) struct Feedback {
 }
 
 impl Lesson {
+    /// A finding of `value`, `reach` away from what was expected, at the end of the values `recent`.
+    #[expect(clippy::cast_possible_truncation, reason = "seven digits are enough to compare shapes")]
+    pub(crate) fn new(time: f64, direction: Direction, value: f64, reach: f64, recent: &[f64]) -> Self {
+        Self { time, direction, value: value as f32, reach: reach as f32, course: course(recent) }
+    }
+
+    /// The last values up to this one, on the learnt scale.
+    pub(crate) fn values(&self) -> Option<[f64; WIDTH]> {
+        let course = self.course?;
+        let newest = course.last().copied().unwrap_or(0.0);
+        Some(course.map(|value| f64::from(self.value) + f64::from(value - newest)))
+    }
+
     /// Start of the bucket of the finding, in Unix seconds.
     #[must_use]
     pub fn time(&self) -> f64 {
@@ -68,10 +81,10 @@ impl Lesson {
     }
 
     fn no_further(&self, candidate: &Candidate) -> bool {
-        let granted = GRANTED * self.reach.abs();
+        let (value, granted) = (f64::from(self.value), GRANTED * f64::from(self.reach.abs()));
         match self.direction {
-            Direction::Spike => candidate.value <= self.value + granted,
-            Direction::Dip => candidate.value >= self.value - granted,
+            Direction::Spike => candidate.value <= value + granted,
+            Direction::Dip => candidate.value >= value - granted,
             Direction::Shape => true,
         }
     }
@@ -104,6 +117,7 @@ impl Feedback {
         if self.recent.len() >= MAX_RECENT {
             self.recent.remove(0);
         }
+        self.recent.reserve_exact(MAX_RECENT.saturating_sub(self.recent.len()));
         self.recent.push(lesson);
     }
 
@@ -184,7 +198,7 @@ mod tests {
     const BEGIN: f64 = 1_767_571_200.0;
 
     fn lesson(direction: Direction, time: f64, value: f64, reach: f64) -> Lesson {
-        Lesson { time, direction, value, reach, course: None }
+        Lesson::new(time, direction, value, reach, &[])
     }
 
     fn candidate(direction: Direction, time: f64, value: f64) -> Candidate {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::calibrate::Calibration;
-use crate::explain::{self, Moments, Records, Timeline};
+use crate::explain::{self, Records, Timeline};
 use crate::feedback::{self, Candidate, Feedback, Lesson};
 use crate::heads;
 use crate::incident::Incident;
@@ -40,7 +40,6 @@ struct Shell {
     scores: Option<Box<Calibration>>,
     records: Records,
     timeline: Timeline,
-    moments: Moments,
     /// An incident that nobody was told of, and why.
     unspoken: Incident,
     unspoken_because: Option<Suppressed>,
@@ -91,7 +90,7 @@ impl Series {
         let known = self.lessons().iter().any(|lesson| lesson.time == time);
         let Some(lesson) = self.shell.feedback.as_mut().and_then(|feedback| feedback.teach(time)) else { return false };
         if !known {
-            with_model!(&mut self.model, model => model.teach(time, lesson.value));
+            with_model!(&mut self.model, model => model.teach(time, f64::from(lesson.value)));
             self.shell.incident = Incident::default();
         }
         true
@@ -184,7 +183,6 @@ impl Shell {
             scores: None,
             records: Records::default(),
             timeline: Timeline::default(),
-            moments: Moments::default(),
             unspoken: Incident::default(),
             unspoken_because: None,
             feedback: None,
@@ -217,9 +215,6 @@ impl Shell {
             let parts = model.parts(&observation, &evidence, &memo);
             let recent = model.recent();
             verdict.finding = Some(self.finding(parts, &recent, &observation, &verdict, parameters.page_threshold));
-            if let Some(newest) = recent.last_chunk() {
-                self.moments.learn(time, newest);
-            }
             self.remember(&observation, &verdict, &recent);
         }
         self.records.learn(verdict.page, time);
@@ -362,13 +357,8 @@ impl Shell {
     fn remember(&mut self, observation: &Observation, verdict: &Verdict, recent: &[f64]) {
         let Some(finding) = &verdict.finding else { return };
         let expected = verdict.expected.map_or(observation.learnt, |expected| self.scale().learnt(expected));
-        let lesson = Lesson {
-            time: observation.time,
-            direction: finding.direction,
-            value: observation.learnt,
-            reach: observation.learnt - expected,
-            course: feedback::course(recent),
-        };
+        let reach = observation.learnt - expected;
+        let lesson = Lesson::new(observation.time, finding.direction, observation.learnt, reach, recent);
         self.feedback.get_or_insert_default().remember(lesson);
     }
 
@@ -426,14 +416,14 @@ impl Shell {
     fn similar(&self, recent: &[f64], observation: &Observation, expected: f64) -> Option<Similar> {
         let deviation = observation.learnt - self.scale().learnt(expected);
         let time_of = |back| observation.time - f64::from(self.timeline.buckets_back(back)) * self.bucket_seconds;
-        explain::similar(recent, &self.moments, deviation, time_of)
+        explain::similar(recent, self.feedback.iter().flat_map(|feedback| feedback.all()), deviation, time_of)
     }
 
     /// Heap memory in bytes.
     fn heap(&self) -> usize {
         let scores = self.scores.as_ref().map_or(0, |_| size_of::<Calibration>());
         let feedback = self.feedback.as_ref().map_or(0, |feedback| size_of::<Feedback>() + feedback.heap());
-        self.timeline.heap() + self.moments.heap() + feedback + scores
+        feedback + scores
     }
 
     /// Whether the value is far enough from what is usual.

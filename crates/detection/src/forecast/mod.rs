@@ -1,6 +1,7 @@
 //! Models that expect a value; the distance to it is a raw surprise.
 
 mod ar;
+mod counts;
 mod profile;
 mod spread;
 

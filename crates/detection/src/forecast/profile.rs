@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::counts::Counts;
 use super::phase;
 
 /// Mean value per phase of a day or a week; a phase is smoothed with its neighbours (1-2-1).
@@ -15,18 +16,20 @@ pub(crate) struct Profile {
     base: f64,
     means: Box<[f32]>,
     /// Values learnt per phase, saturating: only its inverse as compared with `rate` matters.
-    counts: Box<[u8]>,
+    counts: Counts,
 }
 
 impl Profile {
     /// A profile of `phases` equal parts of `period` seconds.
     pub(crate) fn new(period: f64, phases: usize, rate: f32) -> Self {
-        Self { period, rate, base: 0.0, means: vec![0.0; phases].into(), counts: vec![0; phases].into() }
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates, which is what is wanted")]
+        let most = (1.0 / rate).ceil() as u8;
+        Self { period, rate, base: 0.0, means: vec![0.0; phases].into(), counts: Counts::new(phases, most) }
     }
 
     /// Heap memory in bytes.
     pub(crate) fn heap(&self) -> usize {
-        size_of_val(&*self.means) + size_of_val(&*self.counts)
+        size_of_val(&*self.means) + self.counts.heap()
     }
 
     /// The value usual at `time` (Unix seconds); `None` while neither this phase nor a neighbour was seen.
@@ -37,7 +40,7 @@ impl Profile {
         let after = if here + 1 >= phases { 0 } else { here + 1 };
         let (mut sum, mut weights) = (0.0, 0.0);
         for (phase, weight) in [(before, 1.0), (here, 2.0), (after, 1.0)] {
-            if let (Some(mean), Some(1..)) = (self.means.get(phase), self.counts.get(phase)) {
+            if let (Some(mean), 1..) = (self.means.get(phase), self.counts.get(phase)) {
                 sum += weight * f64::from(*mean);
                 weights += weight;
             }
@@ -48,12 +51,11 @@ impl Profile {
     /// Learns the value of `time`.
     pub(crate) fn learn(&mut self, time: f64, value: f64) {
         let here = phase(time, self.period, self.means.len());
-        if self.counts.iter().all(|count| *count == 0) {
+        if self.counts.is_empty() {
             self.base = value;
         }
-        if let (Some(mean), Some(count)) = (self.means.get_mut(here), self.counts.get_mut(here)) {
-            *count = count.saturating_add(1);
-            let rate = (1.0 / f32::from(*count)).max(self.rate);
+        if let Some(mean) = self.means.get_mut(here) {
+            let rate = (1.0 / f32::from(self.counts.add(here).max(1))).max(self.rate);
             *mean += rate * (narrow(value - self.base) - *mean);
         }
     }

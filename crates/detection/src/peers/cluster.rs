@@ -11,6 +11,8 @@ use ndarray::Array2;
 /// Most centres that k-means tries.
 const MOST_CENTRES: usize = 4;
 const ITERATIONS: u64 = 50;
+/// How often k-means looks again at what it did not set apart.
+const ROUNDS: usize = 3;
 
 fn matrix(points: &[[f64; 2]]) -> Option<Array2<f64>> {
     let finite = points.iter().flatten().map(|v| if v.is_finite() { *v } else { 0.0 }).collect();
@@ -36,8 +38,27 @@ pub(super) fn dbscan(points: &[[f64; 2]], reach: f64, min_points: usize) -> Vec<
 }
 
 /// Whether each point belongs to a centre other than that of most, and further than `reach` from it. Of two to four
-/// centres those are taken that separate the points best.
+/// centres those are taken that separate the points best; what they set apart is left out, and the rest looked at again,
+/// because one that is very far hides one that is only far.
 pub(super) fn kmeans(points: &[[f64; 2]], reach: f64) -> Vec<bool> {
+    let mut apart = vec![false; points.len()];
+    for _ in 0..ROUNDS {
+        let rest: Vec<usize> = apart.iter().enumerate().filter(|(_, apart)| !**apart).map(|(i, _)| i).collect();
+        let left: Vec<[f64; 2]> = rest.iter().filter_map(|i| points.get(*i)).copied().collect();
+        let found = kmeans_once(&left, reach);
+        for (i, _) in rest.iter().zip(&found).filter(|(_, found)| **found) {
+            if let Some(apart) = apart.get_mut(*i) {
+                *apart = true;
+            }
+        }
+        if !found.contains(&true) {
+            break;
+        }
+    }
+    apart
+}
+
+fn kmeans_once(points: &[[f64; 2]], reach: f64) -> Vec<bool> {
     let nobody = vec![false; points.len()];
     let Some(records) = matrix(points) else { return nobody };
     let data = DatasetBase::from(records);

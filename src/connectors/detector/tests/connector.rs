@@ -19,7 +19,7 @@ pub(super) struct Ran {
 
 impl Ran {
     /// The anomalies as the shards find them.
-    fn plain(&self) -> Vec<Anomaly> {
+    pub(super) fn plain(&self) -> Vec<Anomaly> {
         self.anomalies.iter().cloned().map(|a| Anomaly { incident: None, ..a }).collect()
     }
 }
