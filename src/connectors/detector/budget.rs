@@ -259,7 +259,7 @@ mod tests {
             assert!(opened[0] > 5, "the default threshold is too low here, or this shows nothing: {opened:?}");
             let settled = &opened[3..];
             let mean = settled.iter().sum::<usize>() as f64 / settled.len() as f64;
-            assert!(mean <= 5.0 && mean >= 1.0, "{opened:?}");
+            assert!((1.0..=5.0).contains(&mean), "{opened:?}");
             let over = settled.iter().filter(|n| **n > 5).count();
             assert!(over <= 2, "{opened:?}");
             assert!(weeks.iter().skip(2).all(|w| w.threshold > config().threshold), "{opened:?}");

@@ -115,7 +115,7 @@ impl IsolationForest {
         let mut nursery = Nursery {
             points: &points,
             places,
-            deepest: u32::try_from(subsample.max(2).next_power_of_two().ilog2()).unwrap_or(8),
+            deepest: subsample.max(2).next_power_of_two().ilog2(),
             chance,
             cuts: Vec::new(),
             splits: Vec::new(),

@@ -13,7 +13,8 @@ const LATER: u64 = BEGIN + 400 * 86_400;
 /// The tests' configuration, and more.
 fn with(more: Value) -> Config {
     let mut config = json!({ "warmup": 240, "threshold": 1.5 });
-    config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let Value::Object(more) = more else { panic!("an object of keys: {more}") };
+    config.as_object_mut().unwrap().extend(more);
     assert_eq!((crate::connectors::detector::FACTORY.check)(&config).iter().filter(|p| p.fatal).count(), 0, "{config}");
     serde_json::from_value(config).unwrap()
 }
