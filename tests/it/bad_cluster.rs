@@ -161,7 +161,11 @@ async fn a_full_disk_behind_the_dead_letter_file_loses_nothing() {
         })
         .await;
     let written = std::fs::read_to_string(&letters).expect("the dead-letter file");
-    assert_eq!(written.lines().count() as u64, metrics.received(&dropped), "every anomaly is in it: {written}");
+    // Its strange fields are those of anomalies: the events of incidents are taken.
+    let refused = metrics.sum("anomalyd_component_dropped_total", &[("class", "exporter"), ("reason", "dead_letter")]);
+    let sent = metrics.sum("anomalyd_component_sent_total", &[("class", "exporter")]);
+    assert_eq!(written.lines().count() as u64, refused, "every refused document is in it: {written}");
+    assert_eq!(refused + sent, metrics.received(&dropped), "and the others are in the cluster");
     for line in written.lines() {
         let letter: serde_json::Value = serde_json::from_str(line).expect("JSON");
         assert!(letter.to_string().contains("document_parsing_exception"), "with the reason: {letter}");

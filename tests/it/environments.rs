@@ -11,9 +11,13 @@ use crate::support::history::{History, SLOW};
 use crate::support::{eventually, needs, pipelines, unique};
 
 /// The anomalies of one environment in a cluster, of whatever data stream.
-async fn anomalies(elasticsearch: &Elasticsearch, environment: &str) -> Vec<Value> {
+async fn with(field: &str, elasticsearch: &Elasticsearch, environment: &str) -> Vec<Value> {
     let index = format!("logs-anomaly.*-{environment}");
-    elasticsearch.search(&index, json!({ "match_all": {} })).await
+    elasticsearch.search(&index, json!({ "exists": { "field": field } })).await
+}
+
+async fn anomalies(elasticsearch: &Elasticsearch, environment: &str) -> Vec<Value> {
+    with("anomaly.id", elasticsearch, environment).await
 }
 
 #[tokio::test]
@@ -47,6 +51,12 @@ async fn a_fault_in_one_environment_never_shows_in_the_other() {
     .await;
     assert_eq!(daemon.stop().await.code(), Some(0), "{}", daemon.said());
 
+    let incidents = with("incident.id", &production, &faulty).await;
+    let event = |incident: &Value| incident["event"]["action"].as_str().unwrap_or_default().to_owned();
+    assert_eq!(incidents.iter().filter(|i| event(i) == "incident-opened").count(), 1, "one fault, one alert: {incidents:#?}");
+    let ids: std::collections::BTreeSet<_> = incidents.iter().map(|i| i["incident"]["id"].to_string()).collect();
+    assert!(found.iter().all(|a| ids.contains(&a["anomaly"]["incident"]["id"].to_string())), "anomalies name it");
+
     let begin = broken.fault().rfc3339();
     for anomaly in &found {
         assert_eq!(anomaly["transaction"]["name"], json!(SLOW), "only what was broken is reported: {anomaly:#}");
@@ -56,7 +66,8 @@ async fn a_fault_in_one_environment_never_shows_in_the_other() {
         );
         assert_eq!(anomaly["data_stream"], json!({ "type": "logs", "dataset": "anomaly.record", "namespace": faulty }));
         assert_eq!(anomaly["service"], json!({ "name": "checkout", "environment": faulty }));
-        assert_eq!(anomaly["event"]["kind"], json!("alert"));
+        assert_eq!(anomaly["event"]["kind"], json!("event"), "people are alerted on incidents");
+        assert!(anomaly["anomaly"]["past"]["text"].is_string(), "it says how rare it is: {anomaly:#}");
         assert_eq!((&anomaly["anomaly"]["signal"], &anomaly["anomaly"]["direction"]), (&json!("traces"), &json!("spike")));
         let number = |name: &str| anomaly["anomaly"][name].as_f64().unwrap_or_else(|| panic!("{name}: {anomaly:#}"));
         assert!(number("score") > 0.0 && number("score") <= 100.0, "{anomaly:#}");
