@@ -3,8 +3,8 @@
 use serde::Deserialize;
 
 use crate::calibrate::Calibration;
+use crate::ensemble::shape::{History, Kept};
 use crate::forecast::{Autoregression, Profile};
-use crate::shape::{History, Kept};
 
 #[derive(Deserialize)]
 struct Fixture {

@@ -4,7 +4,7 @@
 //! `exp(-n KL)`, so no surprise above `n KL / ln 10` is believed. Source: Boucheron, Lugosi and Massart,
 //! "Concentration inequalities", 2013, section 2.2.
 
-use crate::verdict::Quantity;
+use crate::quantity::Quantity;
 
 /// Trials of prior belief behind an expected share.
 const PRIOR_TRIALS: f64 = 100.0;

@@ -1,6 +1,6 @@
 //! The scale on which the noise of a quantity does not depend on its value.
 
-use crate::verdict::Quantity;
+use crate::quantity::Quantity;
 
 /// Durations shorter than this count as this one.
 const SHORTEST: f64 = 1e-12;

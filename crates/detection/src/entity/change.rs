@@ -7,7 +7,7 @@
 //! ones count and one huge one cannot say everything.
 
 use super::slots::Slot;
-use crate::models::{AR, TIME_OF_DAY};
+use crate::ensemble::models::{AR, TIME_OF_DAY};
 use crate::verdict::Verdict;
 
 /// Weight of each series as compared with the next louder one.

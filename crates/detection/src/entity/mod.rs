@@ -17,9 +17,9 @@ mod verdict;
 use serde::{Deserialize, Serialize};
 
 use crate::heads;
-use crate::incident::Incident;
-use crate::refractory::Refractory;
-use crate::training::{State, Waiting};
+use crate::series::incident::Incident;
+use crate::series::refractory::Refractory;
+use crate::state::{State, Waiting};
 use crate::verdict::Parameters;
 use change::Change;
 use condition::Condition;

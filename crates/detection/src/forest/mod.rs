@@ -7,6 +7,7 @@
 mod chance;
 mod features;
 mod isolation;
+pub(crate) mod training;
 
 use std::sync::Arc;
 
@@ -15,13 +16,15 @@ use serde::{Deserialize, Serialize};
 use self::chance::Chance;
 use self::features::{COMPONENTS, Features, Past, Point, WIDTH};
 pub use self::isolation::{Growth, IsolationForest};
+use self::training::{Handed, Job, Trained, raw};
 use crate::baseline::{Baseline, Usual};
 use crate::calibrate::Calibration;
-use crate::model::{Circumstances, Evidence, MOST_SURPRISE, Model, ModelKind, ModelOptions, Observation, Part, Surprises};
-use crate::models::LONGEST_BRIDGE;
+use crate::ensemble::models::LONGEST_BRIDGE;
+use crate::model::{Circumstances, Evidence, MOST_SURPRISE, Model, Observation, Part, Surprises};
+use crate::options::{ModelKind, ModelOptions};
 use crate::samples::{most_surprise, trust};
 use crate::scale::Scale;
-use crate::training::{Handed, Job, Progress, Trained, Version};
+use crate::state::{Progress, Version};
 
 /// Seconds between the request for training and the value from which its result judges, in which the work can be done
 /// elsewhere; one step where steps are longer.
@@ -171,17 +174,6 @@ impl Forest {
     }
 }
 
-/// How unusual a path length is: twice as much for every cut less.
-fn raw(forest: &IsolationForest, length: f32) -> f64 {
-    f64::from(forest.usual() - length).exp2()
-}
-
-/// How the values that a forest was grown from score.
-pub(crate) fn calibrated(forest: &IsolationForest, lengths: &[f32]) -> Calibration {
-    let mut scores = Calibration::new();
-    lengths.iter().for_each(|length| scores.learn(raw(forest, *length)));
-    scores
-}
 
 impl Model for Forest {
     type Memo = Memo;

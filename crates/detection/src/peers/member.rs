@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::newcomers::Early;
-use crate::incident::Incident;
+use crate::series::incident::Incident;
 
 /// Smoothing of the level: a mean age of three steps.
 const LEVEL_RATE: f64 = 0.25;

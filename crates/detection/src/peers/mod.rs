@@ -29,8 +29,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::calibrate::Calibration;
 use crate::heads;
+use crate::quantity::Quantity;
 use crate::samples::most_surprise;
-use crate::verdict::{Direction, Quantity};
+use crate::verdict::Direction;
 use member::{Features, Member};
 use newcomers::Newcomers;
 

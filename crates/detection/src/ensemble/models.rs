@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::ensemble::shape::{History, Kept};
 use crate::forecast::{Autoregression, Profile, Spread};
-use crate::shape::{History, Kept};
 
 /// The components of the ensemble: the first four see single points and short shapes (point head), the others novelty
 /// and the calendar (alert head).

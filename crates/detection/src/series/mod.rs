@@ -1,19 +1,29 @@
 //! The learnt state of one series: what every model shares.
 
+mod chosen;
+mod explain;
+pub(crate) mod feedback;
+pub(crate) mod incident;
+pub(crate) mod refractory;
+
 use serde::{Deserialize, Serialize};
 
+use self::chosen::{Chosen, with_model};
+use self::explain::{Records, Timeline};
+use self::feedback::{Candidate, Feedback, Lesson};
+use self::incident::Incident;
+use self::refractory::Refractory;
 use crate::calibrate::Calibration;
-use crate::explain::{self, Records, Timeline};
-use crate::feedback::{self, Candidate, Feedback, Lesson};
+use crate::ensemble::models::LONGEST_BRIDGE;
+use crate::forest::training::Job;
 use crate::heads;
-use crate::incident::Incident;
-use crate::model::{Chosen, Circumstances, Contamination, Evidence, Model, ModelKind, Observation, Part, with_model};
-use crate::models::LONGEST_BRIDGE;
+use crate::model::{Circumstances, Evidence, Model, Observation, Part};
+use crate::options::{Contamination, ModelKind};
+use crate::quantity::Quantity;
 use crate::quiet::{Hold, Suppressed};
-use crate::refractory::Refractory;
 use crate::scale::Scale;
-use crate::training::{Job, Progress, State, Version, Waiting};
-use crate::verdict::{Direction, Finding, Parameters, Quantity, Reason, Similar, Verdict};
+use crate::state::{Progress, State, Version, Waiting};
+use crate::verdict::{Direction, Finding, Parameters, Reason, Similar, Verdict};
 
 /// Larger magnitudes count as this one; the state holds differences of values as `f32`.
 const LARGEST: f64 = 1e35;

@@ -1,4 +1,4 @@
-//! Training: what a series tells about how far it has learnt, and the work that is done off the hot path.
+//! Training: work that is done off the hot path.
 //!
 //! A model that is due asks for training and goes on judging by what it has. From a fixed time on it judges by the
 //! new one: whoever did the work until then, and the series itself if nobody did. So it makes no difference where and
@@ -8,68 +8,10 @@ use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
 
+use super::isolation::{Growth, IsolationForest};
 use crate::calibrate::Calibration;
-use crate::forest::{Growth, IsolationForest, calibrated};
-use crate::model::ModelKind;
-
-/// Whether a series can have findings yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum State {
-    /// Still learning.
-    Warming {
-        /// Values seen, or collected for training.
-        seen: u32,
-        /// Values needed.
-        needed: u32,
-        /// What they are needed for.
-        reason: Waiting,
-    },
-    /// Enough was seen, and its first model is being trained.
-    Training {
-        /// Values that it is trained on.
-        samples: u32,
-    },
-    /// Judging.
-    Ready {
-        /// The training it judges by; `None` for a model that learns with every value.
-        trained: Option<Version>,
-    },
-}
-
-/// What a warming series waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Waiting {
-    /// The values that every series must have seen before it may have findings.
-    Warmup,
-    /// The values that its model is trained on.
-    TrainingSamples,
-}
-
-/// One training of a model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Version {
-    /// Counts up from 1.
-    pub number: u32,
-    /// Event time of the newest value that it was trained on, Unix seconds.
-    pub trained_at: i64,
-    /// Values that it was trained on.
-    pub samples: u32,
-}
-
-/// How far the training of a model is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Progress {
-    /// Learns with every value.
-    Untrained,
-    /// Values are collected for the first training.
-    Collecting { seen: u32, needed: u32 },
-    /// The first model is being trained.
-    Training { samples: u32 },
-    /// Judging.
-    Trained(Version),
-}
+use crate::options::ModelKind;
+use crate::state::Version;
 
 /// Training that is due: the values, and all that decides what is made of them.
 ///
@@ -124,6 +66,18 @@ impl Job {
     pub fn version(&self) -> Version {
         self.0.version
     }
+}
+
+/// How unusual a path length is: twice as much for every cut less.
+pub(super) fn raw(forest: &IsolationForest, length: f32) -> f64 {
+    f64::from(forest.usual() - length).exp2()
+}
+
+/// How the values that a forest was grown from score.
+fn calibrated(forest: &IsolationForest, lengths: &[f32]) -> Calibration {
+    let mut scores = Calibration::new();
+    lengths.iter().for_each(|length| scores.learn(raw(forest, *length)));
+    scores
 }
 
 /// What training gives.

@@ -1,14 +1,17 @@
 //! The default model: thirteen components, each calibrated against its own past, combined in three heads.
 
+pub(crate) mod models;
+pub(crate) mod shape;
+
 use serde::{Deserialize, Serialize};
 
 use crate::calibrate::Calibration;
-use crate::heads;
-use crate::model::{Circumstances, Evidence, MOST_SURPRISE, Model, Observation, Part, Surprises};
-pub use crate::models::COMPONENTS;
-use crate::models::{
+pub use crate::ensemble::models::COMPONENTS;
+use crate::ensemble::models::{
     AR, CALENDAR, EXTREMES, Expected, Models, POINT, Raws, SHAPE, TIME_OF_DAY, TIME_OF_WEEK, TIME_OF_WEEK_SCALED,
 };
+use crate::heads;
+use crate::model::{Circumstances, Evidence, MOST_SURPRISE, Model, Observation, Part, Surprises};
 use crate::samples::{most_surprise, trust};
 use crate::scale::Scale;
 

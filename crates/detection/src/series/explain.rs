@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::feedback::{Lesson, WIDTH};
+use crate::series::feedback::{Lesson, WIDTH};
 use crate::verdict::{Rarity, Similar};
 
 /// Scores that are remembered.
