@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::collect::Sample;
-use super::html::escape;
+use super::escape::escape;
 use super::report::Finding;
 use super::text::{count, minute};
 use crate::model::UnixNanos;

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::chart;
+use super::escape::escape;
 use super::report::{Finding, Report};
 use super::text::{anomalies, count, length, minute, periods, rate, series, speed};
 use crate::text::quantity;
@@ -31,22 +32,6 @@ pub fn html(report: &Report) -> String {
     out.push_str("</div>\n");
     about(&mut out, report);
     out.push_str("</main>\n</body>\n</html>\n");
-    out
-}
-
-/// Text as it may stand in HTML, also between quotation marks.
-pub(super) fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            c => out.push(c),
-        }
-    }
     out
 }
 

@@ -6,6 +6,7 @@
 
 mod chart;
 mod collect;
+mod escape;
 mod files;
 mod graph;
 mod html;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use csv::{ReaderBuilder, StringRecord, StringRecordsIntoIter, Trim};
 
 use crate::columns::{self, Kind, listed, number};
-use crate::table::{ReadError, Row};
+use crate::row::{ReadError, Row};
 use crate::time::seconds;
 
 /// The rows of an open CSV file.

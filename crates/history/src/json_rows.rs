@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use crate::columns::{self, Kind, listed};
-use crate::table::{ReadError, Row};
+use crate::row::{ReadError, Row};
 use crate::time::{from_number, seconds};
 
 /// The rows of an open NDJSON file. The first object tells the fields; `{"a":{"b":1}}` and `{"a.b":1}` are the same.

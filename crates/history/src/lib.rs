@@ -26,10 +26,12 @@
 mod columns;
 mod csv_rows;
 mod json_rows;
+mod row;
 mod steady;
 mod table;
 mod time;
 
+pub use row::{ReadError, Row};
 pub use steady::{Steady, TO_KNOW_THE_STEP};
-pub use table::{ReadError, Row, Table};
+pub use table::Table;
 pub use time::seconds;

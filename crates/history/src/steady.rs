@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::table::{ReadError, Row};
+use crate::row::{ReadError, Row};
 
 /// So many rows are read before the first is given out, to know the step between them. Who judges rows loses nothing by
 /// it as long as no row among the first so many can be unusual.

@@ -2,14 +2,11 @@
 
 use detection::{Finding, Quantity};
 
-use super::bucket::{Function, Kind};
-use super::group::{Judged, Key};
-use super::merge::Unusual;
+use super::bucket::Function;
+use super::judged::{Judged, Unusual};
+use super::key::{Key, VERSION, hash_entity, hash_text, shown_per, unit};
 use crate::model::{Anomaly, Direction, Entity, Environment, Past, Reason, Severity, Similar, UnixNanos, Window};
 use crate::text::alike;
-
-/// Version of the mathematics and of what is made of it; part of every anomaly's id.
-pub(super) const VERSION: &str = "1";
 
 /// Who finds.
 pub(super) struct Finder<'a> {
@@ -94,34 +91,6 @@ impl Finder<'_> {
     }
 }
 
-/// With its length, so that no two lists of texts look alike.
-fn hash_text(hasher: &mut blake3::Hasher, text: &str) {
-    hasher.update(&(text.len() as u64).to_le_bytes());
-    hasher.update(text.as_bytes());
-}
-
-/// What an entity does: service, operation and span kind, whichever instance does it.
-pub(super) fn hash_behaviour(hasher: &mut blake3::Hasher, entity: &Entity) {
-    hash_text(hasher, &entity.service);
-    hasher.update(&[u8::from(entity.operation.is_some())]);
-    hash_text(hasher, entity.operation.as_deref().unwrap_or(""));
-    hash_text(hasher, entity.kind.map_or("", |k| k.as_str()));
-}
-
-/// Everything that tells an entity from others.
-pub(super) fn hash_entity(hasher: &mut blake3::Hasher, entity: &Entity) {
-    hash_text(hasher, &entity.service);
-    for part in [&entity.instance, &entity.operation] {
-        hasher.update(&[u8::from(part.is_some())]);
-        hash_text(hasher, part.as_deref().unwrap_or(""));
-    }
-    hash_text(hasher, entity.kind.map_or("", |k| k.as_str()));
-    for (name, value) in &entity.attributes {
-        hash_text(hasher, name);
-        hash_text(hasher, value);
-    }
-}
-
 /// An order that depends on nothing but the anomalies.
 pub(super) fn sort(anomalies: &mut [Anomaly]) {
     anomalies.sort_by(|a, b| {
@@ -133,22 +102,6 @@ pub(super) fn sort(anomalies: &mut [Anomaly]) {
             &b.id,
         ))
     });
-}
-
-/// What a value is multiplied with to be shown: counts were judged as counts, and are shown per second.
-pub(super) fn shown_per(quantity: Quantity, bucket: u64) -> f64 {
-    if quantity == Quantity::Count { UnixNanos::SECOND as f64 / bucket as f64 } else { 1.0 }
-}
-
-/// The unit of a series, made of the unit of its metric.
-pub(super) fn unit(kind: Kind, function: Function, metric: &str) -> String {
-    match (function, kind) {
-        (Function::ErrorShare, _) => "1".to_owned(),
-        (Function::P50 | Function::P95 | Function::P99 | Function::Mean, _) => metric.to_owned(),
-        // Of calls and values it is their number that comes per second, whatever unit they themselves have.
-        (Function::Rate, Kind::Calls | Kind::Values | Kind::Histogram) => "1/s".to_owned(),
-        (Function::Rate, _) => format!("{}/s", if metric.is_empty() { "1" } else { metric }),
-    }
 }
 
 fn past(finding: &Finding) -> Past {
@@ -259,7 +212,7 @@ mod tests {
 
     use detection::Verdict;
 
-    use super::super::bucket::Taken;
+    use super::super::bucket::{Kind, Taken};
     use super::super::training::Judge;
     use super::*;
     use crate::model::{Signal, SpanKind};

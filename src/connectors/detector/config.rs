@@ -4,8 +4,7 @@ use detection::Parameters;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::budget::{self, AlertsConfig};
-use super::incidents::IncidentsConfig;
+use super::incidents::{self, AlertsConfig, IncidentsConfig};
 use super::joint::{Entities, Peers};
 use super::model::ModelConfig;
 use super::rules;
@@ -152,11 +151,23 @@ impl Config {
         if config.is_null() { Ok(Self::default()) } else { Self::deserialize(config) }
     }
 
+    /// How incidents are made.
+    pub(super) fn incidents(&self) -> incidents::Settings {
+        let nanos = |d: Duration| u64::try_from(d.get().as_nanos()).unwrap_or(u64::MAX);
+        incidents::Settings {
+            bucket: nanos(self.bucket),
+            window: nanos(self.incidents.window),
+            alerts: self.alerts,
+            shards_threshold: self.parameters().page_threshold,
+            default_threshold: self.threshold,
+        }
+    }
+
     /// What the mathematics is asked with.
     pub(super) fn parameters(&self) -> Parameters {
         Parameters {
             // What may come to be within the budget is let through; the rest is decided behind the shards.
-            page_threshold: self.alerts.map_or(self.threshold, |_| budget::floor(self.threshold)),
+            page_threshold: self.alerts.map_or(self.threshold, |_| incidents::floor(self.threshold)),
             min_relative_deviation: self.min_deviation,
             min_ratio_deviation: self.min_error_share_deviation,
             warmup: self.warmup.buckets(),

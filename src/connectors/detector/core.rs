@@ -9,11 +9,12 @@ use std::sync::atomic::Ordering::Relaxed;
 use detection::Parameters;
 use hashbrown::HashMap;
 
-use super::anomaly::{self, Finder};
+use super::anomaly::Finder;
 use super::bucket::{Bucket, Kind};
 use super::config::Config;
-use super::group::{Closing, Found, Group, Key, Refusal};
+use super::group::{Closing, Found, Group, Refusal};
 use super::joint;
+use super::key::Key;
 use super::merge;
 use super::rules::{Quieting, Rules};
 use super::training::{Desk, Trainings};
@@ -358,15 +359,4 @@ impl Drop for Core {
     fn drop(&mut self) {
         self.settings.held.fetch_sub(self.series, Relaxed);
     }
-}
-
-/// Which of `shards` shards an entity belongs to: always the same one, on every machine.
-///
-/// What is judged together lives together: all instances and attributes of one service, operation and span kind.
-pub(super) fn shard_of(entity: &Entity, shards: usize) -> usize {
-    let mut hasher = blake3::Hasher::new();
-    anomaly::hash_behaviour(&mut hasher, entity);
-    let bytes = hasher.finalize();
-    let first = bytes.as_bytes().first_chunk::<8>().copied().map(u64::from_le_bytes).unwrap_or(0);
-    usize::try_from(first % shards.max(1) as u64).unwrap_or(0)
 }

@@ -1,34 +1,25 @@
 //! The series of one metric of one entity.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use detection::{Parameters, Series, Suppressed, Verdict};
+use detection::{Parameters, Series, Suppressed};
 use serde::{Deserialize, Serialize};
 
 use super::bucket::{Bucket, Covers, Function, Kind, Taken};
+use super::judged::Judged;
+use super::key::Key;
 use super::reading::Previous;
 use super::rules::{Applied, Quieting, Standing};
 use super::training::{Judge, Trainings};
 use super::watch::{Tracks, Watch};
 use super::watermark::{Sources, Timing};
-use crate::model::{Entity, Signal, UnixNanos};
+use crate::model::UnixNanos;
 
 /// Open buckets of one group. More can only come where one source is far behind another.
 const MAX_OPEN: usize = 1024;
 
 /// After this long without anything, nothing is known any more instead of that nothing happens.
 const ZEROS: u64 = 86_400 * UnixNanos::SECOND;
-
-/// Which group.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Key {
-    pub(super) entity: Arc<Entity>,
-    pub(super) metric: Arc<str>,
-    pub(super) kind: Kind,
-    pub(super) unit: Arc<str>,
-    pub(super) signal: Signal,
-}
 
 /// Its open buckets and its learnt series.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -87,22 +78,6 @@ pub(super) struct Found {
     pub(super) values: Vec<Judged>,
     /// Values that would have been findings, by the name of the event that counts why they are none.
     pub(super) suppressed: BTreeMap<&'static str, u64>,
-}
-
-/// A value that was judged.
-pub(super) struct Judged {
-    pub(super) bucket: u64,
-    pub(super) taken: Taken,
-    pub(super) verdict: Verdict,
-    pub(super) judge: Judge,
-}
-
-impl Judged {
-    /// Whether an incident of the series would not be over.
-    pub(super) fn is_out_of_bounds(&self) -> bool {
-        let value = self.taken.value;
-        self.verdict.lower.is_some_and(|lower| value < lower) || self.verdict.upper.is_some_and(|upper| value > upper)
-    }
 }
 
 impl Group {

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::bucket::Kind;
-use super::core::{Feed, Item, shard_of};
+use super::core::{Feed, Item};
+use super::key::shard_of;
 use super::points::{self, Names};
 use crate::model::{
     Batch, Environment, Observation, Observations, Payload, ServiceVersion, Signal, SourceId, Telemetry, UnixNanos,

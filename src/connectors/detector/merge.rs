@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 
 use super::anomaly;
+use super::judged::Unusual;
 use crate::model::{Anomaly, Call, UnixNanos};
 
 /// What was found for one command: by one shard, or by all of them.
@@ -20,15 +21,6 @@ pub(super) struct Found {
     pub(super) calls: Vec<Call>,
     /// Everything before this is closed; none while all sources are silent replays.
     pub(super) until: Option<UnixNanos>,
-}
-
-/// A value out of the bounds of what is usual, whether or not it is worth an anomaly of its own.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Unusual {
-    /// Start of its bucket.
-    pub(super) start: UnixNanos,
-    /// The series, as in `Anomaly::fingerprint`.
-    pub(super) fingerprint: String,
 }
 
 impl Found {

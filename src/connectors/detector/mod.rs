@@ -2,13 +2,14 @@
 
 mod anomaly;
 mod bucket;
-mod budget;
 mod config;
 mod core;
 mod group;
 mod incidents;
 mod intake;
 mod joint;
+mod judged;
+mod key;
 mod merge;
 mod model;
 mod points;
@@ -30,10 +31,9 @@ use async_trait::async_trait;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
-pub use self::budget::{AlertsConfig, Per};
 pub use self::config::Config;
 use self::core::{Core, Settings};
-pub use self::incidents::IncidentsConfig;
+pub use self::incidents::{AlertsConfig, IncidentsConfig, Per};
 use self::incidents::{Incidents, Told};
 use self::intake::Intake;
 use self::merge::Merge;
@@ -137,7 +137,7 @@ impl Detector {
         let now = self.context.services.clock.now();
         let counters = Arc::clone(&self.context.counters);
         let (environment, component) = (self.context.environment.clone(), self.context.id.to_string());
-        let mut incidents = Incidents::new(&environment, &self.config);
+        let mut incidents = Incidents::new(&environment, self.config.incidents());
         let loading = move || match state::load(&*storage, &place, &all, now) {
             Ok((mut cores, header)) => {
                 if let Some(header) = &header {

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::anomaly::VERSION;
 use super::bucket::Kind;
-use super::core::{Core, Settings, shard_of};
-use super::group::{Group, Key};
+use super::core::{Core, Settings};
+use super::group::Group;
 use super::joint;
+use super::key::{Key, VERSION, shard_of};
 use super::rules::Saved;
 use super::watermark::Sources;
 use crate::model::{Entity, Signal, SpanKind, UnixNanos};

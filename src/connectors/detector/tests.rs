@@ -11,8 +11,9 @@ use std::sync::Arc;
 use detection::Sketch;
 
 use super::Config;
-use super::core::{Core, Feed, Outcome, Settings, shard_of};
+use super::core::{Core, Feed, Outcome, Settings};
 use super::intake::Intake;
+use super::key::shard_of;
 use super::state::{self, Place, Save};
 use crate::config::Duration;
 use crate::model::{

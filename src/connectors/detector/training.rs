@@ -11,7 +11,7 @@ use detection::{Job, ModelKind, Series};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
-use super::anomaly::VERSION;
+use super::key::VERSION;
 use crate::model::DetectorRef;
 use crate::pipeline::Context;
 

@@ -1,8 +1,8 @@
 //! Somebody looks on while values are judged: a report of what has been. In the daemon nobody does.
 
-use super::anomaly::{Finder, shown_per};
+use super::anomaly::Finder;
 use super::bucket::{Function, Taken};
-use super::group::Key;
+use super::key::{Key, shown_per, unit};
 use crate::model::UnixNanos;
 use crate::pipeline::{Judgement, Observer, Track, Watched};
 
@@ -63,7 +63,7 @@ impl Watch<'_> {
             entity: &key.entity,
             metric: &key.metric,
             function: taken.function.as_str(),
-            unit: &super::anomaly::unit(key.kind, taken.function, &key.unit),
+            unit: &unit(key.kind, taken.function, &key.unit),
             bucket: self.finder.bucket,
         });
         track.judged(&judgement);

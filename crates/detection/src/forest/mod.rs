@@ -174,7 +174,6 @@ impl Forest {
     }
 }
 
-
 impl Model for Forest {
     type Memo = Memo;
 

@@ -2,7 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::newcomers::Early;
 use crate::series::incident::Incident;
 
 /// Smoothing of the level: a mean age of three steps.
@@ -21,6 +20,8 @@ const TEACHING: u32 = 20;
 pub(super) const UNCERTAIN: f64 = 30.0;
 /// Steps after which a newcomer is one no more.
 pub(super) const SETTLED: u32 = 128;
+/// Ages of a newcomer: 1, 2-3, 4-7, ... 64-127 steps.
+pub(super) const AGES: usize = SETTLED.ilog2() as usize;
 /// Deviations are learnt up to this many usual ones.
 const CLIP: f64 = 3.0;
 /// Relative changes below this are no spread.
@@ -31,6 +32,9 @@ const LEAST_SPREAD: f64 = 0.2;
 const LEAST_LEVEL: f64 = 0.005;
 /// Nothing is further away.
 const FARTHEST: f64 = 1e4;
+
+/// Mean deviation of one newcomer, by age.
+pub(super) type Early = [f32; AGES];
 
 /// The features of one member in one step, in usual deviations.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

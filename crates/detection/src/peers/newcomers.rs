@@ -6,10 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::member::{Member, SETTLED, UNCERTAIN};
+use super::member::{AGES, Early, Member, SETTLED, UNCERTAIN};
 
-/// Ages 1, 2-3, 4-7, ... 64-127.
-const AGES: usize = SETTLED.ilog2() as usize;
 /// How far newcomers differ before any was seen: about a fifth.
 const PRIOR: f64 = 0.2;
 /// The prior counts as this many newcomers.
@@ -18,9 +16,6 @@ const PRIOR_WEIGHT: f64 = 2.0;
 const MOST: f64 = 30.0;
 /// One newcomer teaches up to this many standard deviations.
 const CLIP: f64 = 5.0;
-
-/// Mean deviation of one newcomer, by age.
-pub(super) type Early = [f32; AGES];
 
 /// What newcomers showed, by age.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

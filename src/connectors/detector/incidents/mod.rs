@@ -1,5 +1,6 @@
 //! Anomalies become incidents: the stage behind the merge, a function of what was found and of nothing else.
 
+mod budget;
 mod config;
 mod graph;
 mod groups;
@@ -12,14 +13,30 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub(super) use self::budget::floor;
+pub use self::budget::{AlertsConfig, Per};
+use self::budget::{Budget, Change};
 pub use self::config::IncidentsConfig;
-pub(super) use self::graph::Graph;
-pub(super) use self::groups::{Groups, Rule};
+use self::graph::Graph;
+use self::groups::{Groups, Rule};
 use self::open::{Open, Teller};
-use super::budget::{AlertsConfig, Budget, Change};
-use super::config::Config;
-use super::merge::{Found, Unusual};
+use super::judged::Unusual;
+use super::merge::Found;
 use crate::model::{Anomaly, Environment, Findings, Incident, IncidentRef, Severity, UnixNanos};
+
+/// What is configured of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Settings {
+    /// Width of a bucket in nanoseconds.
+    pub(super) bucket: u64,
+    /// What lies further apart, in nanoseconds, is another incident.
+    pub(super) window: u64,
+    pub(super) alerts: Option<AlertsConfig>,
+    /// The threshold of the shards, to which scores relate.
+    pub(super) shards_threshold: f64,
+    /// The threshold where there is no budget or too little is known for it.
+    pub(super) default_threshold: f64,
+}
 
 /// What is handed on for one command.
 #[derive(Debug, Default)]
@@ -56,17 +73,16 @@ struct State {
 }
 
 impl Incidents {
-    pub(super) fn new(environment: &Environment, config: &Config) -> Self {
-        let nanos = |d: crate::config::Duration| u64::try_from(d.get().as_nanos()).unwrap_or(u64::MAX);
-        let bucket = nanos(config.bucket);
-        let rule = Rule { window: nanos(config.incidents.window).max(bucket), bucket };
-        let budget = config.alerts.map(|_| Budget::new(config.threshold));
+    pub(super) fn new(environment: &Environment, settings: Settings) -> Self {
+        let Settings { bucket, window, alerts, shards_threshold, default_threshold } = settings;
+        let rule = Rule { window: window.max(bucket), bucket };
+        let budget = alerts.map(|_| Budget::new(default_threshold));
         Self {
             environment: environment.clone(),
             rule,
-            alerts: config.alerts,
-            shards_threshold: config.parameters().page_threshold,
-            default_threshold: config.threshold,
+            alerts,
+            shards_threshold,
+            default_threshold,
             state: State { budget, ..State::default() },
         }
     }

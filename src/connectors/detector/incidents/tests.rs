@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
+use super::super::config::Config;
 use super::graph::tests::graph;
 use super::*;
 use crate::connectors::detector::merge::Merge;
@@ -51,7 +52,7 @@ pub(in crate::connectors::detector) fn found(anomalies: Vec<Anomaly>, until: u64
 }
 
 fn incidents() -> Incidents {
-    Incidents::new(&Environment::new("production"), &Config::default())
+    Incidents::new(&Environment::new("production"), Config::default().incidents())
 }
 
 /// With these calls known.

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use detection::{Carrier, Direction as Way, PeerModel, Quantity};
 
-use super::super::anomaly::{Finder, VERSION, shown_per, unit};
+use super::super::anomaly::Finder;
 use super::super::bucket::{Function, Kind};
-use super::super::group::Key;
+use super::super::key::{Key, VERSION, shown_per, unit};
 use super::entities::{self, FAR, Shown};
 use super::{Settings, siblings};
 use crate::model::{Anomaly, DetectorRef, Direction, Entity, Reason, Severity, Signal, UnixNanos, Window};

@@ -24,7 +24,8 @@ use self::entities::AllEntities;
 use self::siblings::AllSiblings;
 pub(super) use self::state::Saved;
 use super::anomaly::Finder;
-use super::group::{Judged, Key};
+use super::judged::Judged;
+use super::key::Key;
 use crate::model::{Anomaly, UnixNanos};
 
 /// Buckets for which a finding speaks for what is found about the same by others.

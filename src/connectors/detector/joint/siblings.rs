@@ -9,7 +9,8 @@ use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
 use super::super::bucket::{Function, Taken};
-use super::super::group::{Judged, Key};
+use super::super::judged::Judged;
+use super::super::key::Key;
 use super::collector::Collector;
 use super::{Events, RECENT, Settings};
 use crate::model::{Entity, UnixNanos};

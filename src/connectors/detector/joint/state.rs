@@ -7,7 +7,7 @@ use detection::{COMPONENTS, Verdict};
 use serde::{Deserialize, Serialize};
 
 use super::super::bucket::{Function, Taken};
-use super::super::group::Key;
+use super::super::key::Key;
 use super::super::state::SavedKey;
 use super::Stage;
 use super::collector::Collector;

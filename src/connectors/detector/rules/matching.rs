@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::super::bucket::Function;
-use super::super::group::Key;
+use super::super::key::Key;
 use crate::model::Entity;
 
 /// Which series it is about. `*` stands for any text; a key that is left out matches everything.

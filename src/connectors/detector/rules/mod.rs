@@ -29,7 +29,7 @@ use self::schedule::{Schedule, Windows};
 pub(super) use self::standing::{Standing, count};
 use super::Config;
 use super::bucket::Function;
-use super::group::Key;
+use super::key::{Key, unit};
 use crate::model::{Anomaly, Entity, Reason, ServiceVersion, UnixNanos};
 use crate::text::quantity;
 
@@ -153,7 +153,7 @@ impl Rules {
             parameters.page_threshold = rule.threshold.unwrap_or(parameters.page_threshold);
             parameters.min_relative_deviation = rule.min_relative_deviation.unwrap_or(parameters.min_relative_deviation);
             parameters.min_samples = rule.min_samples.unwrap_or(parameters.min_samples);
-            let unit = super::anomaly::unit(key.kind, function, &key.unit);
+            let unit = unit(key.kind, function, &key.unit);
             if let Some(amount) = rule.min_absolute_deviation.as_ref().and_then(|amount| amount.read().ok()?.within(&unit)) {
                 match quantity {
                     Quantity::Ratio => parameters.min_ratio_deviation = amount,

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use detection::{State, Verdict};
 use serde::Serialize;
 
-use super::super::anomaly;
 use super::super::bucket::{Function, Taken};
 use super::super::core::Core;
-use super::super::group::{Group, Key};
+use super::super::group::Group;
+use super::super::key::{Key, unit};
 use super::{Quiet, matching};
 use crate::model::UnixNanos;
 use crate::text::{alike, quantity};
@@ -229,7 +229,7 @@ impl View<'_> {
             Some((seen, _)) => (seen, self.core.settings.parameters.warmup),
             None => (0, self.core.settings.parameters.warmup),
         };
-        let unit = anomaly::unit(self.key.kind, self.function, &self.key.unit);
+        let unit = unit(self.key.kind, self.function, &self.key.unit);
         let last = self.last(threshold);
         let reason = match (&quiet, state) {
             (Some(quiet), _) => self.core.quieting.words(quiet, self.service()),

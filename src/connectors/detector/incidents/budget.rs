@@ -9,8 +9,9 @@ use std::collections::VecDeque;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::incidents::{Graph, Groups, Rule};
-use super::merge::Unusual;
+use super::super::judged::Unusual;
+use super::graph::Graph;
+use super::groups::{Groups, Rule};
 use crate::model::{Anomaly, UnixNanos};
 
 /// Steps of the ladder.
@@ -65,15 +66,15 @@ impl Per {
 }
 
 /// The lowest threshold that a budget may choose, given the default one.
-pub(super) fn floor(default_threshold: f64) -> f64 {
+pub(in super::super) fn floor(default_threshold: f64) -> f64 {
     default_threshold * FLOOR
 }
 
 /// What the threshold was and is.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Change {
-    pub(super) from: f64,
-    pub(super) to: f64,
+pub(in super::super) struct Change {
+    pub(in super::super) from: f64,
+    pub(in super::super) to: f64,
 }
 
 /// What would have been alerted, and the threshold that follows from it.
@@ -201,9 +202,9 @@ impl Level {
 
 #[cfg(test)]
 mod tests {
-    use super::super::config::Config;
-    use super::super::incidents::Incidents;
-    use super::super::incidents::tests::{anomaly, found};
+    use super::super::super::config::Config;
+    use super::super::Incidents;
+    use super::super::tests::{anomaly, found};
     use super::*;
     use crate::model::{Environment, IncidentEvent, Severity};
 
@@ -214,7 +215,7 @@ mod tests {
     }
 
     fn incidents() -> Incidents {
-        Incidents::new(&Environment::new("production"), &config())
+        Incidents::new(&Environment::new("production"), config().incidents())
     }
 
     /// An anomaly as the shards find it, of this surprise.
@@ -299,10 +300,11 @@ mod tests {
         assert_eq!(after.threshold().to_bits(), before.threshold().to_bits());
         assert!(after.threshold() > config().threshold);
         let other = Config { threshold: 2.0, ..config() };
-        let mut anew = Incidents::new(&Environment::new("production"), &other);
+        let mut anew = Incidents::new(&Environment::new("production"), other.incidents());
         anew.restore(&before.save().unwrap()).unwrap();
         assert_eq!(anew.threshold(), 2.0);
-        let mut without = Incidents::new(&Environment::new("production"), &Config { threshold: 1.5, ..Config::default() });
+        let given = Config { threshold: 1.5, ..Config::default() };
+        let mut without = Incidents::new(&Environment::new("production"), given.incidents());
         without.restore(&before.save().unwrap()).unwrap();
         assert_eq!(without.threshold(), 1.5, "a threshold that is given is the threshold");
     }
