@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use anstyle::Style;
 
-use super::render::{colour, headline, reasons};
+use super::render::{colour, headline, moment, reasons};
 use crate::model::{Anomaly, Findings, Incident, IncidentEvent, UnixNanos};
 
 /// How many anomalies are shown below one headline; all of them are in the JSON.
@@ -114,12 +114,6 @@ fn below(out: &mut String, anomalies: &[&Anomaly]) {
         let dim = Style::new().dimmed();
         let _ = writeln!(out, "    {dim}and {} more{dim:#}", anomalies.len() - MOST_ANOMALIES);
     }
-}
-
-/// `2026-01-15 10:30:00Z`.
-pub(super) fn moment(time: UnixNanos) -> String {
-    let time = time.rfc3339();
-    format!("{}Z", time.split('.').next().unwrap_or(&time).replacen('T', " ", 1))
 }
 
 fn short(id: &str) -> &str {

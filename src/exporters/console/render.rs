@@ -4,8 +4,7 @@ use std::fmt::Write as _;
 
 use anstyle::{AnsiColor, Style};
 
-use super::incident::moment;
-use crate::model::{Anomaly, Direction, Entity, Severity, SpanKind};
+use crate::model::{Anomaly, Direction, Entity, Severity, SpanKind, UnixNanos};
 use crate::text::{alike, quantity};
 
 /// How many reasons are shown; all of them are in the JSON.
@@ -54,6 +53,12 @@ pub(super) fn reasons(out: &mut String, anomaly: &Anomaly, indent: &str) {
 #[must_use]
 pub fn headline(anomaly: &Anomaly) -> String {
     format!("{}: {}", subject(anomaly), finding(anomaly))
+}
+
+/// `2026-01-15 10:30:00Z`.
+pub(super) fn moment(time: UnixNanos) -> String {
+    let time = time.rfc3339();
+    format!("{}Z", time.split('.').next().unwrap_or(&time).replacen('T', " ", 1))
 }
 
 /// The colour of a severity; its word stands beside it.

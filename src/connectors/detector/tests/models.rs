@@ -24,9 +24,9 @@ fn written(kind: &str, shards: u64) -> serde_json::Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_model_finds_the_fault_and_signs_for_it() {
     for (kind, name, version) in [
-        (ModelType::IsolationForest, "isolation_forest", "1.2"),
-        (ModelType::ExtendedIsolationForest, "extended_isolation_forest", "1.2"),
-        (ModelType::SeasonalBand, "seasonal_band", "1"),
+        (ModelType::IsolationForest, "isolation_forest", "2.2"),
+        (ModelType::ExtendedIsolationForest, "extended_isolation_forest", "2.2"),
+        (ModelType::SeasonalBand, "seasonal_band", "2"),
     ] {
         let mut bench = Bench::new(&with(kind), 1, NOW);
         bench.play(&minutes(0, LONG, FAULT));
