@@ -218,6 +218,17 @@ pub struct Anomaly {
 }
 
 impl Anomaly {
+    /// The `metric` of an anomaly of an entity as a whole: several of its series, judged together.
+    pub const ENTITY: &str = "entity";
+
+    /// What is said of an entity as a whole: `several series are unusual together, carried by span p99 (62 %), ...`;
+    /// `None` for an anomaly of one series.
+    #[must_use]
+    pub fn joint(&self) -> Option<String> {
+        let carried = self.reasons.first().map_or("", |reason| reason.text.as_str());
+        (self.metric == Self::ENTITY).then(|| format!("several series are unusual together, {carried}"))
+    }
+
     /// The series in words: `checkout POST /pay (server): span p99`.
     #[must_use]
     pub fn series(&self) -> String {

@@ -309,4 +309,18 @@ mod tests {
         let other = found(&calls, Function::P95, 1.0, (0.0, 0.5, 0.8), detection::Direction::Spike);
         assert_ne!(one.fingerprint, other.fingerprint);
     }
+
+    #[test]
+    fn what_never_was_there_is_new_and_what_is_gone_is_missing() {
+        use detection::Direction::{Dip, Spike};
+        let of = |direction, unprecedented, observed, expected| {
+            let rarity = detection::Rarity { seconds: 86_400.0, unprecedented };
+            let finding = Finding { score: 80.0, probability: 1e-7, direction, reasons: Vec::new(), rarity, similar: None };
+            super::direction(&finding, Quantity::Count, observed, expected)
+        };
+        assert_eq!(of(Spike, true, 40.0, 0.0), Direction::New);
+        assert_eq!(of(Spike, false, 40.0, 0.0), Direction::Spike, "it was there before");
+        assert_eq!(of(Spike, true, 40.0, 2.0), Direction::Spike);
+        assert_eq!(of(Dip, true, 0.0, 40.0), Direction::Missing);
+    }
 }

@@ -104,6 +104,9 @@ fn measure(entity: &Entity, metric: &str, function: &str) -> String {
 
 /// What is not normal about it.
 fn finding(anomaly: &Anomaly) -> String {
+    if let Some(joint) = anomaly.joint() {
+        return joint;
+    }
     // All rates of one line in one unit: `26/min to 84/min` rather than `26/min to 1.4/s`.
     let said = alike(&anomaly.unit, &[anomaly.observed, anomaly.expected, anomaly.upper]);
     let measure = measure(&anomaly.entity, &anomaly.metric, &anomaly.function);
@@ -118,6 +121,7 @@ fn finding(anomaly: &Anomaly) -> String {
     let samples = match anomaly.metric.as_str() {
         "span" => format!("; {} calls", quantity(anomaly.samples, "")),
         "log.records" => String::new(),
+        _ if anomaly.samples == 1.0 => "; 1 point".to_owned(),
         _ => format!("; {} points", quantity(anomaly.samples, "")),
     };
     match anomaly.direction {

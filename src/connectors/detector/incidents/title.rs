@@ -11,6 +11,9 @@ pub(super) fn sentence(anomaly: &Anomaly) -> String {
     let write = alike(&anomaly.unit, &[anomaly.observed, anomaly.expected, anomaly.upper]);
     let (observed, expected) = (write(anomaly.observed), write(anomaly.expected));
     let who = who(&anomaly.entity, &anomaly.metric);
+    if let Some(joint) = anomaly.joint() {
+        return format!("{who}: {joint}");
+    }
     let function = anomaly.function.as_str();
     let span = anomaly.metric == "span";
     let logs = anomaly.metric == "log.records";

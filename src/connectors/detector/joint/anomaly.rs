@@ -16,7 +16,7 @@ use crate::text::alike;
 const PEERS: &str = "peers";
 
 /// The metric, and the function, of what is found about all series of an entity together.
-const ENTITY: &str = "entity";
+const ENTITY: &str = Anomaly::ENTITY;
 const JOINT: &str = "joint";
 /// Carriers that are named, and the least share of one.
 const NAMED: usize = 5;
