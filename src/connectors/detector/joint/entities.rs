@@ -21,7 +21,7 @@ const KNOWN: f64 = 0.5;
 const WORTH: f64 = 0.5;
 /// Together series are worth a word when they are off by this part of what one alone must be off by.
 const TOGETHER: f64 = 1.0 / 3.0;
-/// A series that carries more than this share is alone.
+/// A series that carries more than this share is alone: what it has to say, its own models say.
 const ALONE: f64 = 0.8;
 /// As far from the mean of days, in standard deviations, is off whatever was expected: what lasts is soon expected.
 pub(super) const FAR: f64 = 3.0;
@@ -135,17 +135,16 @@ impl AllEntities {
     }
 }
 
-/// Whether a series is so far off that it is worth a word, as one of several or alone.
+/// Whether a series is so far off that it is worth a word, as one of several.
 fn is_off(carrier: &Carrier, shown: &Shown, settings: &Settings) -> bool {
     let Some(expected) = shown.verdict.expected else { return false };
-    let part = if carrier.share > ALONE { 1.0 } else { TOGETHER };
     let Parameters { min_relative_deviation, min_ratio_deviation, .. } = settings.parameters;
     let least = match shown.key.kind.quantity(shown.taken.function, &shown.key.unit) {
         Quantity::Ratio => min_ratio_deviation,
         _ => expected.abs() * min_relative_deviation,
     };
     let off = (shown.taken.value - expected).abs();
-    (off > 0.0 && off >= part * least) || (carrier.share <= ALONE && carrier.deviation.abs() >= FAR)
+    (off > 0.0 && off >= TOGETHER * least) || carrier.deviation.abs() >= FAR
 }
 
 impl Joint {
@@ -175,6 +174,10 @@ impl Joint {
         let known: f64 = finding.carriers.iter().filter(|c| recent(c.index)).map(|c| c.share).sum();
         if known >= KNOWN {
             *events.entry("entities_already_found").or_default() += 1;
+            return None;
+        }
+        if finding.carriers.iter().any(|carrier| carrier.share > ALONE) {
+            *events.entry("entities_of_one_series").or_default() += 1;
             return None;
         }
         let of = |carrier: &Carrier| {
