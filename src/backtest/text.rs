@@ -91,6 +91,7 @@ pub(super) fn anomalies(report: &Report) -> String {
     }
     let incidents = match report.incidents {
         0 => String::new(),
+        1 => " in 1 incident".to_owned(),
         n => format!(" in {} incidents", count(n)),
     };
     let bands = report.severities.iter().filter(|(_, n)| *n > 0).map(|(name, n)| format!("{} {name}", count(*n)));
