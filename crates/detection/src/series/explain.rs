@@ -130,7 +130,7 @@ mod tests {
         assert!(found.likeness > 0.9, "{found:?}");
         assert_eq!(found.time, 60.0 * (200.0 - 61.0));
         // What the history has forgotten, the moment of a finding still tells.
-        let finding = Lesson::new(-5000.0, Direction::Spike, 50.0, 40.0, &once);
+        let finding = Lesson::new(-5000.0, Direction::Spike, 50.0, 40.0, 3.0, &once);
         let remembered = similar(&once, [finding].iter(), 40.0, minutes).unwrap();
         assert_eq!((remembered.time, remembered.likeness > 0.99), (-5000.0, true));
         assert!(similar(&[1.0; 11], [].iter(), 1.0, minutes).is_none());

@@ -25,6 +25,14 @@ const LONGEST: f64 = 6.0 * 3600.0;
 /// Share of its distance by which a value may be further away than the one that was called normal.
 const GRANTED: f64 = 0.25;
 const DAY: f64 = 86_400.0;
+/// Findings of at least this page score are told again: critical ones, at the default threshold. What was less far off has
+/// to be unusual by itself each time.
+const GRAVE: f32 = 4.2;
+/// Part of its distance from which on a value is the same finding again.
+const AGAIN: f64 = 0.7;
+/// Findings that are told again, until there was none for so many seconds.
+const MOST_AGAIN: u8 = 3;
+const FORGIVEN: f64 = 7.0 * DAY;
 
 /// A finding as it is remembered, in case somebody says that it is normal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,6 +44,8 @@ pub struct Lesson {
     pub(crate) value: f32,
     /// Its distance from what was expected, on the learnt scale.
     pub(crate) reach: f32,
+    /// Its page score.
+    pub(crate) page: f32,
     /// The last values up to this one, less their mean.
     pub(crate) course: Option<[f32; WIDTH]>,
 }
@@ -58,13 +68,22 @@ pub(crate) struct Feedback {
     lessons: Vec<Lesson>,
     /// The event that goes on: when it was recognised first and last, and by the lesson of which time.
     current: Option<(f64, f64, f64)>,
+    /// How often findings were told again, and when last.
+    again: (u8, f64),
 }
 
 impl Lesson {
     /// A finding of `value`, `reach` away from what was expected, at the end of the values `recent`.
     #[expect(clippy::cast_possible_truncation, reason = "seven digits are enough to compare shapes")]
-    pub(crate) fn new(time: f64, direction: Direction, value: f64, reach: f64, recent: &[f64]) -> Self {
-        Self { time, direction, value: value as f32, reach: reach as f32, course: course(recent) }
+    pub(crate) fn new(time: f64, direction: Direction, value: f64, reach: f64, page: f64, recent: &[f64]) -> Self {
+        Self { time, direction, value: value as f32, reach: reach as f32, page: page as f32, course: course(recent) }
+    }
+
+    /// The page score of a value that lies `reach` away from what was expected at `time`, if it is this finding again.
+    fn again(&self, time: f64, reach: f64) -> Option<f64> {
+        let ratio = reach / f64::from(self.reach);
+        let told = matches!(self.direction, Direction::Spike | Direction::Dip) && self.page >= GRAVE;
+        (told && ratio >= AGAIN && !same_time_of_day(self.time, time)).then(|| f64::from(self.page) * ratio.min(1.0))
     }
 
     /// The last values up to this one, on the learnt scale.
@@ -112,6 +131,24 @@ impl Lesson {
 }
 
 impl Feedback {
+    /// The page score of a value `reach` away from what was expected, if it is a finding of before once more.
+    ///
+    /// The models have seen that and find it less unusual: what has been wrong once is no novelty. To people it is the
+    /// same trouble again. What comes again and again, or at the same time of day, is left to the models.
+    pub(crate) fn again(&self, time: f64, reach: f64) -> Option<f64> {
+        let (times, last) = self.again;
+        if times >= MOST_AGAIN && time - last < FORGIVEN {
+            return None;
+        }
+        self.recent.iter().filter_map(|finding| finding.again(time, reach)).max_by(f64::total_cmp)
+    }
+
+    /// A finding was told again.
+    pub(crate) fn told_again(&mut self, time: f64) {
+        let (times, last) = self.again;
+        self.again = (if time - last < FORGIVEN { times.saturating_add(1) } else { 1 }, time);
+    }
+
     /// Remembers a finding.
     pub(crate) fn remember(&mut self, lesson: Lesson) {
         if self.recent.len() >= MAX_RECENT {
@@ -198,11 +235,42 @@ mod tests {
     const BEGIN: f64 = 1_767_571_200.0;
 
     fn lesson(direction: Direction, time: f64, value: f64, reach: f64) -> Lesson {
-        Lesson::new(time, direction, value, reach, &[])
+        Lesson::new(time, direction, value, reach, 3.0, &[])
     }
 
     fn candidate(direction: Direction, time: f64, value: f64) -> Candidate {
         Candidate { time, direction, value, course: None, usual_distance: None }
+    }
+
+    /// 100 ms with a daily rhythm and noise, four times as much for ten minutes from each of `faults` on; the minutes of
+    /// findings.
+    fn outages_found(faults: &[u32], days: u32) -> Vec<u32> {
+        let mut series = Series::new(Quantity::Duration, MINUTE);
+        let mut found = Vec::new();
+        for minute in 0..days * 1440 {
+            let rhythm = 1.0 + 0.3 * (f64::from(minute) / 1440.0 * std::f64::consts::TAU).sin();
+            let noise = 1.0 + 0.2 * (f64::from(minute.wrapping_mul(2_654_435_761) >> 16) / 65_536.0 - 0.5);
+            let fault = faults.iter().any(|from| (*from..*from + 10).contains(&minute));
+            let value = 0.1 * rhythm * noise * if fault { 4.0 } else { 1.0 };
+            let time = BEGIN + f64::from(minute) * MINUTE;
+            if series.observe(time, value, 100.0, &Parameters::default()).finding.is_some() {
+                found.push(minute);
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn the_same_outage_is_told_again_and_what_comes_at_its_time_or_all_the_time_is_not() {
+        let day = |day: u32, hour: u32| day * 1440 + hour * 60;
+        let outages = [day(5, 10), day(5, 12), day(5, 20), day(6, 15)];
+        let told = outages_found(&outages, 7);
+        let of = |outage: u32| told.iter().any(|minute| (outage..outage + 10).contains(minute));
+        assert_eq!(outages.map(of), [true; 4], "{told:?}");
+        let nightly: Vec<u32> = (4..9).map(|night| day(night, 3)).collect();
+        assert!(outages_found(&nightly, 9).len() <= 2, "a nightly job");
+        let often: Vec<u32> = (0..20).map(|time| day(5, 0) + 97 * time).collect();
+        assert!(outages_found(&often, 7).len() <= 8, "{:?}", outages_found(&often, 7));
     }
 
     #[test]

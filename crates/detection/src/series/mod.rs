@@ -225,6 +225,11 @@ impl Shell {
             let parts = model.parts(&observation, &evidence, &memo);
             let recent = model.recent();
             verdict.finding = Some(self.finding(parts, &recent, &observation, &verdict, parameters.page_threshold));
+            if !self.is_news(self.models_page(&evidence), parameters)
+                && let Some(feedback) = &mut self.feedback
+            {
+                feedback.told_again(time);
+            }
             self.remember(&observation, &verdict, &recent);
         }
         self.records.learn(verdict.page, time);
@@ -271,7 +276,8 @@ impl Shell {
 
     fn judge<M: Model>(&mut self, model: &M, observation: &Observation, evidence: &Evidence, parameters: &Parameters) -> Verdict {
         let scale = self.scale();
-        let pressure = self.scores.as_ref().map_or(evidence.page, |scores| scores.surprise(evidence.score));
+        let again = self.again(observation, evidence);
+        let pressure = self.models_page(evidence).max(again.unwrap_or(0.0));
         let mut verdict = Verdict {
             point: evidence.point,
             alert: self.alerts.pass_wearily(evidence.alert, parameters.alert_refractory, parameters.alert_threshold),
@@ -296,6 +302,20 @@ impl Shell {
         let page = if verdict.suppressed.is_none() { pressure } else { 0.0 };
         verdict.page = self.pages.pass(page, parameters.page_refractory);
         verdict
+    }
+
+    /// The page score by what the model has learnt.
+    fn models_page(&self, evidence: &Evidence) -> f64 {
+        self.scores.as_ref().map_or(evidence.page, |scores| scores.surprise(evidence.score))
+    }
+
+    /// The page score of a finding of before that has come again after it was over.
+    fn again(&self, observation: &Observation, evidence: &Evidence) -> Option<f64> {
+        if self.incident.is_on() || self.unspoken.is_on() {
+            return None;
+        }
+        let reach = observation.learnt - evidence.expected?;
+        self.feedback.as_ref()?.again(observation.time, reach)
     }
 
     /// Whether a page score is enough for a finding.
@@ -368,7 +388,7 @@ impl Shell {
         let Some(finding) = &verdict.finding else { return };
         let expected = verdict.expected.map_or(observation.learnt, |expected| self.scale().learnt(expected));
         let reach = observation.learnt - expected;
-        let lesson = Lesson::new(observation.time, finding.direction, observation.learnt, reach, recent);
+        let lesson = Lesson::new(observation.time, finding.direction, observation.learnt, reach, verdict.page, recent);
         self.feedback.get_or_insert_default().remember(lesson);
     }
 
