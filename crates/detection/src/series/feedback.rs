@@ -79,11 +79,16 @@ impl Lesson {
         Self { time, direction, value: value as f32, reach: reach as f32, page: page as f32, course: course(recent) }
     }
 
+    /// From how far away on, to its side, a value is this finding again.
+    fn again_from(&self, time: f64) -> Option<f64> {
+        let told = matches!(self.direction, Direction::Spike | Direction::Dip) && self.page >= GRAVE;
+        (told && !same_time_of_day(self.time, time)).then(|| AGAIN * f64::from(self.reach))
+    }
+
     /// The page score of a value that lies `reach` away from what was expected at `time`, if it is this finding again.
     fn again(&self, time: f64, reach: f64) -> Option<f64> {
-        let ratio = reach / f64::from(self.reach);
-        let told = matches!(self.direction, Direction::Spike | Direction::Dip) && self.page >= GRAVE;
-        (told && ratio >= AGAIN && !same_time_of_day(self.time, time)).then(|| f64::from(self.page) * ratio.min(1.0))
+        let ratio = reach / self.again_from(time)?;
+        (ratio >= 1.0).then(|| f64::from(self.page) * (AGAIN * ratio).min(1.0))
     }
 
     /// The last values up to this one, on the learnt scale.
@@ -136,11 +141,24 @@ impl Feedback {
     /// The models have seen that and find it less unusual: what has been wrong once is no novelty. To people it is the
     /// same trouble again. What comes again and again, or at the same time of day, is left to the models.
     pub(crate) fn again(&self, time: f64, reach: f64) -> Option<f64> {
-        let (times, last) = self.again;
-        if times >= MOST_AGAIN && time - last < FORGIVEN {
+        if self.is_tired(time) {
             return None;
         }
         self.recent.iter().filter_map(|finding| finding.again(time, reach)).max_by(f64::total_cmp)
+    }
+
+    /// How far below and above what was expected a value is a finding of before once more.
+    pub(crate) fn reach(&self, time: f64) -> (Option<f64>, Option<f64>) {
+        let nearest = |sign: f64| {
+            let all = self.recent.iter().filter_map(|finding| finding.again_from(time)).map(|reach| reach * sign);
+            all.filter(|reach| *reach > 0.0 && !self.is_tired(time)).min_by(f64::total_cmp)
+        };
+        (nearest(-1.0), nearest(1.0))
+    }
+
+    fn is_tired(&self, time: f64) -> bool {
+        let (times, last) = self.again;
+        times >= MOST_AGAIN && time - last < FORGIVEN
     }
 
     /// A finding was told again.

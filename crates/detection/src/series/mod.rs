@@ -290,8 +290,9 @@ impl Shell {
             let centre = scale.observed(expected).clamp(low, high);
             let margin = self.margin(centre, parameters);
             verdict.expected = Some(centre);
-            verdict.lower = evidence.reach.map(|reach| scale.observed(expected - reach).min(centre - margin).max(low));
-            verdict.upper = evidence.reach.map(|reach| scale.observed(expected + reach).max(centre + margin).min(high));
+            let (below, above) = self.reach(observation, evidence);
+            verdict.lower = below.map(|reach| scale.observed(expected - reach).min(centre - margin).max(low));
+            verdict.upper = above.map(|reach| scale.observed(expected + reach).max(centre + margin).min(high));
         }
         let expected = evidence.expected.map(|expected| scale.observed(expected));
         let news = self.is_news(pressure, parameters);
@@ -307,6 +308,15 @@ impl Shell {
     /// The page score by what the model has learnt.
     fn models_page(&self, evidence: &Evidence) -> f64 {
         self.scores.as_ref().map_or(evidence.page, |scores| scores.surprise(evidence.score))
+    }
+
+    /// How far below and above what was expected a finding begins, on the learnt scale.
+    fn reach(&self, observation: &Observation, evidence: &Evidence) -> (Option<f64>, Option<f64>) {
+        let over = !self.incident.is_on() && !self.unspoken.is_on();
+        let feedback = self.feedback.as_ref().filter(|_| over);
+        let (below, above) = feedback.map_or((None, None), |feedback| feedback.reach(observation.time));
+        let nearer = |again: Option<f64>| evidence.reach.map(|reach| again.map_or(reach, |again| reach.min(again)));
+        (nearer(below), nearer(above))
     }
 
     /// The page score of a finding of before that has come again after it was over.
