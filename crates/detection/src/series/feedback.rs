@@ -44,7 +44,7 @@ pub struct Lesson {
     pub(crate) value: f32,
     /// Its distance from what was expected, on the learnt scale.
     pub(crate) reach: f32,
-    /// Its page score.
+    /// Its page score; 0 if it was a finding of before once more.
     pub(crate) page: f32,
     /// The last values up to this one, less their mean.
     pub(crate) course: Option<[f32; WIDTH]>,

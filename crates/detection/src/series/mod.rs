@@ -225,12 +225,12 @@ impl Shell {
             let parts = model.parts(&observation, &evidence, &memo);
             let recent = model.recent();
             verdict.finding = Some(self.finding(parts, &recent, &observation, &verdict, parameters.page_threshold));
-            if !self.is_news(self.models_page(&evidence), parameters)
-                && let Some(feedback) = &mut self.feedback
-            {
+            // What is told again is no finding of its own that could come again.
+            let again = self.again(&observation, &evidence).is_some() && !self.is_news(self.models_page(&evidence), parameters);
+            self.remember(&observation, &verdict, if again { 0.0 } else { verdict.page }, &recent);
+            if again && let Some(feedback) = &mut self.feedback {
                 feedback.told_again(time);
             }
-            self.remember(&observation, &verdict, &recent);
         }
         self.records.learn(verdict.page, time);
         self.incident.follow(verdict.finding.as_ref().map(|_| verdict.page), evidence.unusual);
@@ -394,11 +394,11 @@ impl Shell {
     }
 
     /// Keeps what somebody may call normal.
-    fn remember(&mut self, observation: &Observation, verdict: &Verdict, recent: &[f64]) {
+    fn remember(&mut self, observation: &Observation, verdict: &Verdict, page: f64, recent: &[f64]) {
         let Some(finding) = &verdict.finding else { return };
         let expected = verdict.expected.map_or(observation.learnt, |expected| self.scale().learnt(expected));
         let reach = observation.learnt - expected;
-        let lesson = Lesson::new(observation.time, finding.direction, observation.learnt, reach, verdict.page, recent);
+        let lesson = Lesson::new(observation.time, finding.direction, observation.learnt, reach, page, recent);
         self.feedback.get_or_insert_default().remember(lesson);
     }
 
