@@ -22,7 +22,12 @@ use crate::support::{eventually, free_port, needs, unique};
 const LIMIT: Duration = Duration::from_secs(60);
 
 async fn write(server: &Elasticsearch, stream: &str, history: &History) -> usize {
-    let documents: Vec<Value> = history.calls().map(|call| apm(&call, "production")).collect();
+    write_at_once(server, stream, &[history]).await
+}
+
+/// All of them become visible at once: nobody reads one service's calls and takes the other for silent.
+async fn write_at_once(server: &Elasticsearch, stream: &str, histories: &[&History]) -> usize {
+    let documents: Vec<Value> = histories.iter().flat_map(|h| h.calls()).map(|call| apm(&call, "production")).collect();
     let count = documents.len();
     server.index(stream, documents).await;
     count
@@ -193,7 +198,7 @@ service:
     // Ten minutes later: the live fault is found at once, without warming up.
     let now = History { begin: live_from, buckets: 10, slow_from: Some(3), first_number: 1_000_000, ..past };
     let calm = History { slow_from: None, service: broken.service, first_number: 2_000_000, ..now.clone() };
-    documents += write(&server, &stream, &now).await + write(&server, &stream, &calm).await;
+    documents += write_at_once(&server, &stream, &[&now, &calm]).await;
     live.clock.set(live_from.plus(10 * BUCKET));
     let anomalies = eventually("the live fault to be reported", LIMIT, async || {
         let text = std::fs::read_to_string(&file).unwrap_or_default();
