@@ -57,9 +57,10 @@ struct Tail {
 }
 
 impl Tail {
-    #[expect(clippy::cast_possible_truncation, reason = "seven digits of a fit are enough; larger ones become infinite")]
     fn new(start: f64, share: f64, scale: f64, shape: f64) -> Self {
-        Self { start: start as f32, share: share as f32, scale: scale as f32, shape: shape as f32 }
+        #[expect(clippy::cast_possible_truncation, reason = "seven digits of a fit are enough")]
+        let narrow = |value: f64| value.clamp(f32::MIN.into(), f32::MAX.into()) as f32;
+        Self { start: narrow(start), share: narrow(share), scale: narrow(scale), shape: narrow(shape) }
     }
 
     fn parts(self) -> (f64, f64, f64, f64) {
