@@ -441,6 +441,10 @@ impl Shell {
                 expected: part.expected.map_or(expected, |expected| self.scale().observed(expected)),
             })
             .collect();
+        if reasons.is_empty() {
+            // To the model nothing about it is new: it is a finding because it was one before.
+            reasons.push(Reason { component: "again", surprise: verdict.page, share: 1.0, expected });
+        }
         reasons.sort_by(|left, right| right.surprise.total_cmp(&left.surprise));
         Finding {
             score: heads::severity(verdict.page, threshold),
