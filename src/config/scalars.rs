@@ -41,6 +41,12 @@ impl Duration {
     pub const fn get(self) -> std::time::Duration {
         self.0
     }
+
+    /// In nanoseconds, in which event time is counted; at most the end of the range.
+    #[must_use]
+    pub fn nanos(self) -> u64 {
+        u64::try_from(self.0.as_nanos()).unwrap_or(u64::MAX)
+    }
 }
 
 impl From<Duration> for std::time::Duration {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Entity, Environment, IncidentRef, Signal, UnixNanos};
+use super::{Entity, Environment, IncidentRef, Signal, SpanKind, UnixNanos};
 
 /// Bands of the score, as users of Elastic's anomaly detection know them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -229,11 +229,35 @@ impl Anomaly {
         (self.metric == Self::ENTITY).then(|| format!("several series are unusual together, {carried}"))
     }
 
+    /// Who: the entity in words, without what the metric says already. A server's spans and a record's severity need no
+    /// further words.
+    #[must_use]
+    pub fn subject(&self) -> String {
+        let mut who = self.entity.clone();
+        if self.metric == "span" && who.kind == Some(SpanKind::Server) {
+            who.kind = None;
+        }
+        if self.metric == "log.records" {
+            who.attributes.retain(|(key, _)| !is_severity(key));
+        }
+        who.key()
+    }
+
+    /// The severity of the log records that it is about; `None` if it is not about one.
+    #[must_use]
+    pub fn log_severity(&self) -> Option<&str> {
+        self.entity.attributes.iter().find(|(key, _)| is_severity(key)).map(|(_, severity)| severity.as_str())
+    }
+
     /// The series in words: `checkout POST /pay (server): span p99`.
     #[must_use]
     pub fn series(&self) -> String {
         format!("{}: {} {}", self.entity.key(), self.metric, self.function)
     }
+}
+
+fn is_severity(key: &str) -> bool {
+    matches!(key, "severity" | "severity_text" | "log.severity")
 }
 
 #[cfg(test)]

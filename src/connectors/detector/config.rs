@@ -153,10 +153,9 @@ impl Config {
 
     /// How incidents are made.
     pub(super) fn incidents(&self) -> incidents::Settings {
-        let nanos = |d: Duration| u64::try_from(d.get().as_nanos()).unwrap_or(u64::MAX);
         incidents::Settings {
-            bucket: nanos(self.bucket),
-            window: nanos(self.incidents.window),
+            bucket: self.bucket.nanos(),
+            window: self.incidents.window.nanos(),
             alerts: self.alerts,
             shards_threshold: self.parameters().page_threshold,
             default_threshold: self.threshold,

@@ -53,11 +53,10 @@ pub(super) struct Settings {
 impl Settings {
     /// One for all shards of a detector.
     pub(super) fn new(environment: &Environment, name: &str, config: &Config) -> Self {
-        let nanos = |d: crate::config::Duration| u64::try_from(d.get().as_nanos()).unwrap_or(u64::MAX);
         let timing = Timing {
-            bucket: nanos(config.bucket).max(UnixNanos::SECOND),
-            lateness: nanos(config.lateness),
-            idle_timeout: nanos(config.idle_timeout),
+            bucket: config.bucket.nanos().max(UnixNanos::SECOND),
+            lateness: config.lateness.nanos(),
+            idle_timeout: config.idle_timeout.nanos(),
         };
         Self {
             environment: environment.clone(),
@@ -66,7 +65,7 @@ impl Settings {
             parameters: config.parameters(),
             min_samples: config.min_samples,
             rules: Arc::new(Rules::new(config)),
-            forget_after: nanos(config.forget_after),
+            forget_after: config.forget_after.nanos(),
             max_series: config.max_series,
             held: Arc::default(),
             joint: joint::Settings::new(config, timing.bucket),

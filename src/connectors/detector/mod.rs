@@ -73,7 +73,7 @@ fn make(instance: Instance) -> Result<Box<dyn Connector>, BuildError> {
     }
     let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(64);
     let shards = if config.shards == 0 { cores() } else { config.shards };
-    let bucket = u64::try_from(config.bucket.get().as_nanos()).unwrap_or(u64::MAX);
+    let bucket = config.bucket.nanos();
     let context = instance.context;
     let learnt = state::learnt(&*context.services.storage, &Place::new(&context), bucket);
     // Asked before the receivers are made, which begin where it says.

@@ -131,8 +131,7 @@ impl Learning {
             None if learnt => return Ok(learning),
             _ => {
                 let now = context.services.clock.now();
-                let nanos = u64::try_from(wanted.get().as_nanos()).unwrap_or(u64::MAX);
-                Asked { from: now.minus(nanos), live: now, done: false }
+                Asked { from: now.minus(wanted.nanos()), live: now, done: false }
             }
         };
         learning.asked = Some(asked);

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use anstyle::{AnsiColor, Style};
 
-use crate::model::{Anomaly, Direction, Entity, Severity, SpanKind, UnixNanos};
+use crate::model::{Anomaly, Direction, Severity, UnixNanos};
 use crate::text::{alike, quantity};
 
 /// How many reasons are shown; all of them are in the JSON.
@@ -52,7 +52,7 @@ pub(super) fn reasons(out: &mut String, anomaly: &Anomaly, indent: &str) {
 /// Who does what: `checkout POST /pay: latency p99 412 ms, 4.3x the expected 95 ms (usual: 60 ms to 130 ms; 42 calls)`.
 #[must_use]
 pub fn headline(anomaly: &Anomaly) -> String {
-    format!("{}: {}", subject(anomaly), finding(anomaly))
+    format!("{}: {}", anomaly.subject(), finding(anomaly))
 }
 
 /// `2026-01-15 10:30:00Z`.
@@ -71,32 +71,14 @@ pub(super) fn colour(severity: Severity) -> Style {
     }
 }
 
-/// Who, and what of it: `checkout POST /pay: latency p99` without the colon. A server's spans and a record's severity
-/// need no further words.
-fn subject(anomaly: &Anomaly) -> String {
-    let mut who = anomaly.entity.clone();
-    if anomaly.metric == "span" && who.kind == Some(SpanKind::Server) {
-        who.kind = None;
-    }
-    if anomaly.metric == "log.records" {
-        who.attributes.retain(|(key, _)| !is_severity(key));
-    }
-    who.key()
-}
-
-fn is_severity(key: &str) -> bool {
-    matches!(key, "severity" | "severity_text" | "log.severity")
-}
-
 /// What was measured: `latency p99`, `error log records`, `jvm.memory.used mean`.
-fn measure(entity: &Entity, metric: &str, function: &str) -> String {
-    match (metric, function) {
+fn measure(anomaly: &Anomaly) -> String {
+    match (anomaly.metric.as_str(), anomaly.function.as_str()) {
         ("span", "rate") => "calls".to_owned(),
         ("span", "error_share") => "failed calls".to_owned(),
-        ("span", _) => format!("latency {function}"),
+        ("span", function) => format!("latency {function}"),
         ("log.records", _) => {
-            let severity = entity.attributes.iter().find(|(key, _)| is_severity(key));
-            severity.map_or_else(|| "log records".to_owned(), |(_, value)| format!("{value} log records"))
+            anomaly.log_severity().map_or_else(|| "log records".to_owned(), |severity| format!("{severity} log records"))
         }
         (metric, function) => format!("{metric} {function}"),
     }
@@ -109,7 +91,7 @@ fn finding(anomaly: &Anomaly) -> String {
     }
     // All rates of one line in one unit: `26/min to 84/min` rather than `26/min to 1.4/s`.
     let said = alike(&anomaly.unit, &[anomaly.observed, anomaly.expected, anomaly.upper]);
-    let measure = measure(&anomaly.entity, &anomaly.metric, &anomaly.function);
+    let measure = measure(anomaly);
     let (observed, expected) = (said(anomaly.observed), said(anomaly.expected));
     let usual = match (anomaly.lower.is_finite(), anomaly.upper.is_finite()) {
         (true, true) => format!("usual: {} to {}", said(anomaly.lower), said(anomaly.upper)),
@@ -153,7 +135,7 @@ fn compared(observed: f64, expected: f64) -> String {
 mod tests {
     use super::*;
     use crate::exporters::console::tests::{anomaly, log_burst};
-    use crate::model::Reason;
+    use crate::model::{Entity, Reason, SpanKind};
 
     fn plain(anomaly: &Anomaly) -> String {
         anstream::adapter::strip_str(&render(anomaly)).to_string()

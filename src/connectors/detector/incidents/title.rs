@@ -1,6 +1,6 @@
 //! An incident in one sentence that a person on call understands.
 
-use crate::model::{Anomaly, Direction, Entity, SpanKind};
+use crate::model::{Anomaly, Direction};
 use crate::text::alike;
 
 /// Services that are named in a title.
@@ -10,14 +10,18 @@ const MOST_NAMED: usize = 3;
 pub(super) fn sentence(anomaly: &Anomaly) -> String {
     let write = alike(&anomaly.unit, &[anomaly.observed, anomaly.expected, anomaly.upper]);
     let (observed, expected) = (write(anomaly.observed), write(anomaly.expected));
-    let who = who(&anomaly.entity, &anomaly.metric);
+    let who = anomaly.subject();
     if let Some(joint) = anomaly.joint() {
         return format!("{who}: {joint}");
     }
     let function = anomaly.function.as_str();
     let span = anomaly.metric == "span";
     let logs = anomaly.metric == "log.records";
-    let what = if logs { records(&anomaly.entity) } else { format!("{} {function}", anomaly.metric) };
+    let what = match anomaly.log_severity() {
+        _ if !logs => format!("{} {function}", anomaly.metric),
+        Some(severity) => format!("{severity} records"),
+        None => "log records".to_owned(),
+    };
     match (anomaly.direction, function) {
         (Direction::Spike, "error_share") if span => {
             format!("{who} fails: {observed} of its calls instead of {expected}")
@@ -52,27 +56,6 @@ pub(super) fn title(sentence: &str, others: &[&str]) -> String {
     }
 }
 
-/// A server's spans and a record's severity need no further words.
-fn who(entity: &Entity, metric: &str) -> String {
-    let mut who = entity.clone();
-    if metric == "span" && who.kind == Some(SpanKind::Server) {
-        who.kind = None;
-    }
-    if metric == "log.records" {
-        who.attributes.retain(|(key, _)| !is_severity(key));
-    }
-    who.key()
-}
-
-fn records(entity: &Entity) -> String {
-    let severity = entity.attributes.iter().find(|(key, _)| is_severity(key));
-    severity.map_or_else(|| "log records".to_owned(), |(_, severity)| format!("{severity} records"))
-}
-
-fn is_severity(key: &str) -> bool {
-    matches!(key, "severity" | "severity_text" | "log.severity")
-}
-
 fn measure(function: &str) -> &str {
     match function {
         "error_share" => "failed calls",
@@ -85,6 +68,7 @@ fn measure(function: &str) -> &str {
 mod tests {
     use super::super::tests::anomaly;
     use super::*;
+    use crate::model::{Entity, SpanKind};
 
     #[test]
     fn every_kind_of_finding_has_a_sentence_for_the_person_on_call() {

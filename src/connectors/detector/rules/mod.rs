@@ -125,7 +125,7 @@ impl Rules {
         let window = |entry: &Maintenance| {
             let schedules = match (&entry.schedule, &entry.calendar) {
                 (Some(text), _) => {
-                    schedule::parse(text).map(|set| vec![Schedule::new(set, nanos(entry.duration.unwrap_or_default()))])
+                    schedule::parse(text).map(|set| vec![Schedule::new(set, entry.duration.unwrap_or_default().nanos())])
                 }
                 (None, Some(path)) => calendar::read(path),
                 (None, None) => Ok(Vec::new()),
@@ -135,7 +135,7 @@ impl Rules {
         Self {
             rules: config.rules.iter().filter_map(rule).collect(),
             maintenance: config.maintenance.iter().filter_map(window).collect(),
-            grace: nanos(config.deployments.grace),
+            grace: config.deployments.grace.nanos(),
         }
     }
 
@@ -339,8 +339,4 @@ impl Quieting {
             format!("{} after {service} {} was first seen", quantity((after / UnixNanos::SECOND) as f64, "s"), version.name);
         anomaly.reasons.push(Reason { component: "deployment".to_owned(), surprise: 0.0, share: 0.0, text });
     }
-}
-
-fn nanos(duration: crate::config::Duration) -> u64 {
-    u64::try_from(duration.get().as_nanos()).unwrap_or(u64::MAX)
 }

@@ -116,7 +116,7 @@ impl Request {
                                    `{\"match\": {\"service\": \"*\"}}` mutes everything";
                     return Err(Refusal::invalid(message.to_owned()));
                 }
-                Ok(Self::Mute { r#match, nanos: super::nanos(length), reason, now })
+                Ok(Self::Mute { r#match, nanos: length.nanos(), reason, now })
             }
             "unmute" => Ok(Self::Unmute(read::<UnmuteBody>(body)?.id)),
             "feedback" => {
