@@ -157,6 +157,15 @@ pub trait Processor: Send {
 /// Ends some pipelines and begins others.
 #[async_trait]
 pub trait Connector: Send {
+    /// Takes up what was kept before the last end. Called for all connectors before any receiver starts; what a
+    /// receiver has to know of it is in the registry then.
+    ///
+    /// # Errors
+    /// What makes it impossible to begin.
+    async fn start(&mut self) -> Result<(), ComponentError> {
+        Ok(())
+    }
+
     /// Runs until `input` ends, then hands on what it still has, and returns.
     ///
     /// # Errors

@@ -199,7 +199,7 @@ impl Detector {
                 }
                 Some(question) = questions.recv() => self.ask(question, &shards).await?,
                 delivery = input.recv() => {
-                    let Some(Delivery { payload, mut flight }) = delivery else {
+                    let Some(Delivery { payload, mut flight, .. }) = delivery else {
                         if let Some(until) = learning.end_of_replay() {
                             self.all(&shards, || Command::Finish(until)).await?;
                         }
