@@ -255,7 +255,6 @@ impl Bench {
                 outcome = &mut poll => return Some(outcome),
                 () = tokio::task::yield_now() => {
                     if steps == 0 {
-                        self.killed = true;
                         return None;
                     }
                     steps -= 1;
@@ -375,6 +374,7 @@ proptest! {
                     Event::StoreFull => bench.store.full.store(true, std::sync::atomic::Ordering::SeqCst),
                     Event::Kill(steps) => {
                         bench.world(|w| w.faults.clear());
+                        bench.killed = true;
                         let _ = bench.poll_for(steps).await;
                         // A process that ends writes no more: what is being written has the one thread for that.
                         tokio::task::spawn_blocking(|| ()).await.unwrap();
