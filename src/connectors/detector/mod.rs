@@ -8,6 +8,7 @@ mod group;
 mod incidents;
 mod intake;
 mod joint;
+mod journal;
 mod judged;
 mod key;
 mod merge;
