@@ -117,6 +117,7 @@ fn start(format: Format) -> Run {
             clock: Arc::new(ManualClock::default()),
             storage: Arc::new(MemoryStorage::default()),
             data_dir: std::path::PathBuf::new(),
+            files: None,
             registry: Registry::default(),
             queue_capacity: 1,
         },

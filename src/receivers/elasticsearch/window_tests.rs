@@ -215,6 +215,7 @@ impl Bench {
                 clock: Arc::new(ManualClock::default()),
                 storage: Arc::clone(store) as Arc<dyn Storage>,
                 data_dir: std::path::PathBuf::new(),
+                files: None,
                 registry: Registry::default(),
                 queue_capacity: 1,
             },

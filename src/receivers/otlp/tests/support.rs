@@ -378,6 +378,7 @@ pub(super) fn instances(tenants: Vec<Tenant>) -> (Vec<ReceiverInstance>, Vec<Pip
         clock: Arc::new(ManualClock::new(UnixNanos(NOW))),
         storage: Arc::new(MemoryStorage::default()),
         data_dir: "unused".into(),
+        files: None,
         registry: Registry::default(),
         queue_capacity: 8,
     };
