@@ -121,6 +121,7 @@ impl Live {
             data_dir: std::path::PathBuf::new(),
             registry: self.registry.clone(),
             queue_capacity: 4,
+            ..Services::in_memory()
         };
         self.running = Some(pipeline::start(std::slice::from_ref(&self.plan), services).await.expect("a start"));
     }

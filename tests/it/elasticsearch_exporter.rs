@@ -113,6 +113,7 @@ fn start(elasticsearch: &Elasticsearch, environment: &str, more: &Value) -> Runn
             data_dir: folder.path().to_owned(),
             registry: Registry::default(),
             queue_capacity: 4,
+            ..Services::in_memory()
         },
     };
     let mut config = json!({

@@ -68,6 +68,7 @@ impl Reader {
             data_dir: std::path::PathBuf::new(),
             registry: Registry::default(),
             queue_capacity: 1,
+            ..Services::in_memory()
         };
         let context = Context {
             environment: Environment::new("test"),
