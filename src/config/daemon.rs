@@ -65,11 +65,7 @@ pub struct Storage {
 
 impl Default for Storage {
     fn default() -> Self {
-        Self {
-            data_dir: PathBuf::from("./data"),
-            input_log: InputLog::default(),
-            checkpoint_interval: Duration::from_secs(300),
-        }
+        Self { data_dir: PathBuf::from("./data"), input_log: InputLog::default(), checkpoint_interval: Duration::from_secs(300) }
     }
 }
 

@@ -75,7 +75,8 @@ fn make(instance: Instance) -> Result<Box<dyn Connector>, BuildError> {
     let shards = if config.shards == 0 { cores() } else { config.shards };
     let bucket = config.bucket.nanos();
     let context = instance.context;
-    let learnt = state::checkpoints(&context).is_some_and(|all| checkpoint::learnt(&all, bucket)) || journal::has_entries(&context);
+    let learnt =
+        state::checkpoints(&context).is_some_and(|all| checkpoint::learnt(&all, bucket)) || journal::has_entries(&context);
     // Asked before the receivers are made, which begin where it says.
     let learning = Learning::begin(&context, config.warmup, learnt, bucket).map_err(BuildError::new)?;
     let started = Started {

@@ -193,7 +193,8 @@ mod tests {
         points.bins.push((1.5, 2.0));
         assert_eq!(points.symbols.get(name), "queue.length");
         let telemetry = Telemetry { environment: environment(), source: SourceId::from("otlp"), batch: Batch::Metrics(points) };
-        let fed = |payload| Entry::Feed(Box::new(Fed { id: Some(BatchId([9; 16])), mark: Some(Arc::new(mark.clone())), payload }));
+        let fed =
+            |payload| Entry::Feed(Box::new(Fed { id: Some(BatchId([9; 16])), mark: Some(Arc::new(mark.clone())), payload }));
         let entries = [
             Entry::Started(Started {
                 environment: "production".to_owned(),

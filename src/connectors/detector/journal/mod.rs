@@ -21,8 +21,8 @@ mod schedule;
 mod stored;
 mod writer;
 
-use entry::{Entry, Fed, Told, is_measured, write_fed};
 pub(super) use entry::Started;
+use entry::{Entry, Fed, Told, is_measured, write_fed};
 use feeder::{Feeder, ShardEnded};
 use known::Known;
 pub(super) use machine::Machine;

@@ -154,12 +154,8 @@ impl Recovery {
             return state;
         }
         drop(state);
-        let under = Self {
-            context: self.context.clone(),
-            config: config.clone(),
-            shards: self.shards,
-            started: self.started.clone(),
-        };
+        let under =
+            Self { context: self.context.clone(), config: config.clone(), shards: self.shards, started: self.started.clone() };
         under.load().await.0
     }
 

@@ -164,11 +164,8 @@ impl Writer {
         let now = self.context.services.clock.now();
         match Request::read(&question.subject, question.body.clone(), now) {
             Ok(request) => {
-                let told = request.changes().then(|| Told {
-                    now,
-                    subject: question.subject.clone(),
-                    body: question.body.to_string(),
-                });
+                let told =
+                    request.changes().then(|| Told { now, subject: question.subject.clone(), body: question.body.to_string() });
                 batch.push(Pending::Question(question, Arc::new(request), told));
             }
             Err(refusal) => question.answer(Err(refusal)),
@@ -244,10 +241,8 @@ impl Writer {
             ends.push(self.bytes.len());
         }
         let mut start = 0;
-        let records: Vec<&[u8]> = ends
-            .into_iter()
-            .map(|end| self.bytes.get(std::mem::replace(&mut start, end)..end).unwrap_or_default())
-            .collect();
+        let records: Vec<&[u8]> =
+            ends.into_iter().map(|end| self.bytes.get(std::mem::replace(&mut start, end)..end).unwrap_or_default()).collect();
         if records.is_empty() {
             return Ok(());
         }
