@@ -158,11 +158,13 @@ impl Connector for Detector {
         let (work, works) = mpsc::channel(WAITING);
         let writing = tokio::task::spawn_blocking(move || writer.run(works));
         let training = training::stage(due, &self.context);
+        // Where findings went is let go at once: that is how whoever hands them on hears that there are no more.
+        let ended = async { ending.ended().await.map(drop) };
         let (fed, ended, (), ()) =
-            tokio::join!(self.feed(input, work, learning), ending.ended(), self.hand_on(findings, &output), training);
+            tokio::join!(self.feed(input, work, learning), ended, self.hand_on(findings, &output), training);
         writing.await.map_err(not_saved)?.map_err(ComponentError::new)?;
         fed?;
-        drop(ended?);
+        ended?;
         let last = written.borrow().clone();
         match last {
             // What is in the log is learnt again.
