@@ -5,9 +5,9 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Daemon;
-use crate::pipeline::{self, Drained, Plan, Registry, Services, SystemClock};
+use crate::pipeline::{self, Drained, OutboxSettings, Plan, Registry, Services, SystemClock};
 use crate::server::Server;
-use crate::storage::{EmbeddedStorage, Storage};
+use crate::storage::{DiskFiles, EmbeddedStorage, Storage};
 
 /// Runs `plans` until `stop` is cancelled, then drains. A cancelled `abort` cuts the drain short.
 ///
@@ -30,8 +30,13 @@ pub async fn run(
         clock: Arc::new(SystemClock),
         storage,
         data_dir: daemon.storage.data_dir.clone(),
+        files: Some(Arc::new(DiskFiles)),
         registry,
         queue_capacity: daemon.pipeline.queue_size,
+        outbox: OutboxSettings {
+            max_size: daemon.storage.outbox.max_size.bytes(),
+            patience: daemon.pipeline.shutdown_deadline.get() / 3,
+        },
     };
     let running = pipeline::start(plans, services).await.map_err(|e| e.to_string())?;
     let environments: Vec<&str> = plans.iter().map(|p| p.spec.environment.as_str()).collect();

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::blocks::{AiService, Alerts, Audit, DataCollection, Redis, Security};
-use super::scalars::{Duration, Endpoint};
+use super::scalars::{ByteSize, Duration, Endpoint};
 
 /// One anomalyd daemon: which environments it watches, and what it needs for itself.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -54,11 +54,29 @@ pub struct Storage {
     /// The only folder that is written to. A relative path starts from the folder the daemon is started in.
     #[schemars(length(min = 1))]
     pub data_dir: PathBuf,
+    /// What was found and waits for exporters, one outbox per detector.
+    pub outbox: Outbox,
 }
 
 impl Default for Storage {
     fn default() -> Self {
-        Self { data_dir: PathBuf::from("./data") }
+        Self { data_dir: PathBuf::from("./data"), outbox: Outbox::default() }
+    }
+}
+
+/// What was found and waits for exporters, one outbox per detector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Outbox {
+    /// How large an outbox may be. When it is full, the oldest findings that an exporter has not taken go to its
+    /// dead-letter file.
+    #[schemars(extend("x-minimum" = "16MiB"))]
+    pub max_size: ByteSize,
+}
+
+impl Default for Outbox {
+    fn default() -> Self {
+        Self { max_size: ByteSize::mib(1024) }
     }
 }
 

@@ -7,9 +7,9 @@ use async_trait::async_trait;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use super::{Clock, ComponentId, Counters, Health, Input, Output, Outputs, Registry};
+use super::{Clock, ComponentId, Counters, Health, Input, Output, Outputs, OutboxSettings, Registry};
 use crate::model::{Environment, Payload, PayloadKind};
-use crate::storage::Storage;
+use crate::storage::{Files, Storage};
 
 /// The four classes of components, in the Collector's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -58,6 +58,10 @@ pub struct Services {
     pub storage: Arc<dyn Storage>,
     /// The only folder that is written to (dead-letter files).
     pub data_dir: PathBuf,
+    /// The files in `data_dir`; `None` where nothing is to survive (demo, backtest).
+    pub files: Option<Arc<dyn Files>>,
+    /// How findings wait for exporters.
+    pub outbox: OutboxSettings,
     /// All components.
     pub registry: Registry,
     /// How many payloads wait in front of a component before its senders wait.
@@ -79,6 +83,15 @@ pub struct Context {
     pub shutdown: CancellationToken,
     /// What every component may use.
     pub services: Services,
+}
+
+impl Context {
+    /// The component's own folder: `<data_dir>/<environment>/<id>`.
+    #[must_use]
+    pub fn folder(&self) -> PathBuf {
+        let safe = |text: &str| text.replace(|c: char| !(c.is_alphanumeric() || "-_.".contains(c)), "_");
+        self.services.data_dir.join(safe(self.environment.as_str())).join(safe(&self.id.to_string()))
+    }
 }
 
 /// One component to be made.

@@ -9,7 +9,7 @@ mod memory;
 pub use embedded::EmbeddedStorage;
 #[cfg(test)]
 pub(crate) use files::SimFiles;
-pub use files::{DiskFiles, Files, ReadFile, WriteFile};
+pub use files::{DiskFiles, Files, MemoryFiles, ReadFile, WriteFile};
 pub use line_file::{LineFile, Rotation};
 pub use log::{AppendError, Log, LogOptions, Reader};
 #[cfg(test)]

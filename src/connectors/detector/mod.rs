@@ -43,9 +43,9 @@ use self::shard::{Command, Report, Shared};
 use self::state::{Header, Place, Save};
 use self::warmup::Learning;
 pub use self::warmup::{FullWarmup, Warmup};
-use crate::model::{IncidentEvent, Payload, PayloadKind, Signal, UnixNanos};
+use crate::model::{IncidentEvent, PayloadKind, Signal, UnixNanos};
 use crate::pipeline::{
-    BuildError, Class, ComponentError, Connector, Context, Delivery, Factory, Input, Instance, Make, Output, Question,
+    BuildError, Class, ComponentError, Connector, Context, Delivery, Factory, Input, Instance, Make, Outbox, Output, Question,
 };
 
 /// The connector's type.
@@ -123,13 +123,26 @@ impl Connector for Detector {
         drop(shared);
         let save = Save::new(Place::new(&self.context), bucket, header.as_ref());
         let training = training::stage(due, &self.context);
-        let (fed, told, ()) =
-            tokio::join!(self.feed(input, shards, bucket, learning), self.tell(heard, &output, incidents, save), training);
-        fed.and(told)
+        let outbox = self.outbox().await?;
+        let telling = async {
+            let told = self.tell(heard, &outbox, incidents, save).await;
+            outbox.close();
+            told
+        };
+        let (fed, told, (), sent) =
+            tokio::join!(self.feed(input, shards, bucket, learning), telling, training, outbox.run(&output));
+        fed.and(told).and(sent)
     }
 }
 
 impl Detector {
+    /// The outbox, with what exporters have not taken before the last end.
+    async fn outbox(&self) -> Result<Outbox, ComponentError> {
+        let context = self.context.clone();
+        let opening = tokio::task::spawn_blocking(move || Outbox::open(&context));
+        opening.await.map_err(ComponentError::new)?.map_err(ComponentError::new)
+    }
+
     /// The shards with what they learnt before the last stop, and the incidents that were not over then.
     async fn load(&self, settings: Arc<Settings>) -> Result<(Vec<Core>, Incidents, Option<Header>), ComponentError> {
         let all: Vec<Arc<Settings>> = (0..self.shards).map(|_| Arc::clone(&settings)).collect();
@@ -265,10 +278,11 @@ impl Detector {
     async fn tell(
         &self,
         mut reports: mpsc::Receiver<Report>,
-        output: &Output,
+        outbox: &Outbox,
         mut incidents: Incidents,
         mut save: Save,
     ) -> Result<(), ComponentError> {
+        let mut entry = outbox.highest_entry().map_or(0, |highest| highest + 1);
         let storage = &self.context.services.storage;
         let (mut ended, mut shared) = (0, None);
         let mut merge = Merge::new(self.shards);
@@ -281,7 +295,8 @@ impl Detector {
                         continue;
                     }
                     let told = incidents.take(found);
-                    self.hand_on(told, &incidents, output).await;
+                    self.hand_on(entry, told, &incidents, outbox).await;
+                    entry += 1;
                 }
                 Report::Chunk(bytes) => {
                     let storage = Arc::clone(storage);
@@ -312,7 +327,7 @@ impl Detector {
 
 impl Detector {
     /// Hands on what one command has come to, and counts it.
-    async fn hand_on(&self, told: Told, incidents: &Incidents, output: &Output) {
+    async fn hand_on(&self, entry: u64, told: Told, incidents: &Incidents, outbox: &Outbox) {
         let Told { findings, below_budget, threshold } = told;
         let counters = &self.context.counters;
         if let Some(change) = threshold {
@@ -339,11 +354,7 @@ impl Detector {
         if threshold.is_some() || !findings.incidents.is_empty() {
             self.show(incidents);
         }
-        let (anomalies, events) = (findings.anomalies.len() as u64, findings.incidents.len() as u64);
-        if !findings.is_empty() && output.send(Payload::Anomalies(Arc::new(findings))).await.is_err() {
-            counters.event("anomalies_undelivered", anomalies);
-            counters.event("incidents_undelivered", events);
-        }
+        outbox.append(entry, Arc::new(findings)).await;
     }
 
     /// Shows what stands now, for `/metrics`.
