@@ -31,12 +31,14 @@ pub async fn run(
         storage,
         data_dir: daemon.storage.data_dir.clone(),
         files: Some(Arc::new(DiskFiles)),
-        registry,
-        queue_capacity: daemon.pipeline.queue_size,
+        input_log: daemon.storage.input_log.options(),
+        checkpoint_interval: daemon.storage.checkpoint_interval.get(),
         outbox: OutboxSettings {
             max_size: daemon.storage.outbox.max_size.bytes(),
             patience: daemon.pipeline.shutdown_deadline.get() / 3,
         },
+        registry,
+        queue_capacity: daemon.pipeline.queue_size,
     };
     let running = pipeline::start(plans, services).await.map_err(|e| e.to_string())?;
     let environments: Vec<&str> = plans.iter().map(|p| p.spec.environment.as_str()).collect();

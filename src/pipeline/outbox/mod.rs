@@ -29,10 +29,9 @@ mod tests;
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use self::cursors::Cursors;
@@ -106,8 +105,8 @@ struct Shared {
     state: Mutex<State>,
     /// The cursors that are on disk. Never locked before `log`.
     saved: Mutex<Cursors>,
-    /// Something was delivered: there may be room.
-    room: Notify,
+    /// Something was delivered, so there may be room; or nobody waits any more.
+    room: Condvar,
     /// Nothing more is appended.
     closing: CancellationToken,
 }
@@ -165,7 +164,7 @@ impl Outbox {
             log: Mutex::new(log),
             state: Mutex::new(state),
             saved: Mutex::new(cursors.unwrap_or_default()),
-            room: Notify::new(),
+            room: Condvar::new(),
             closing: CancellationToken::new(),
         };
         let outbox = Self(Arc::new(shared));
@@ -190,25 +189,29 @@ impl Outbox {
     /// Appends what entry `entry` has brought; what is here already is left as it is. Entries come in order. Survives the
     /// end of the process from then on, and a power cut after the next [`Outbox::sync`].
     ///
-    /// Waits while the disk fails, and in memory while there is no room.
-    pub async fn append(&self, entry: u64, findings: Arc<Findings>) {
-        if findings.is_empty() || self.last_entry().is_some_and(|last| entry < last) {
-            return;
+    /// Blocks, also while the disk fails, and in memory while there is no room.
+    ///
+    /// # Errors
+    /// When it had to give up, because nobody runs this outbox any more. Then no checkpoint may say that it is here.
+    pub fn append(&self, entry: u64, findings: &Findings) -> Result<(), StorageError> {
+        if findings.is_empty() {
+            return Ok(());
         }
-        let parts = match record::parts(entry, self.0.now(), &findings) {
+        let parts = match record::parts(entry, self.0.now(), findings) {
             Ok(parts) => parts,
             Err(error) => {
                 tracing::error!(%error, "findings cannot be written as JSON");
                 self.0.context.counters.event("findings_not_json", findings.len() as u64);
-                return;
+                return Ok(());
             }
         };
         for (header, record) in parts {
             let known = lock(&self.0.state).last >= header.position;
             if !known {
-                self.0.put_at_last(header, record).await;
+                self.0.put_at_last(&header, &record)?;
             }
         }
+        Ok(())
     }
 
     /// Brings on disk what was appended. To be called before a checkpoint that lets go of the entries. Blocks.
@@ -224,45 +227,38 @@ impl Outbox {
         self.0.closing.cancel();
         lock(&self.0.state).wake_all();
     }
-
-    /// Whether nothing waits.
-    #[must_use]
-    pub fn is_idle(&self) -> bool {
-        lock(&self.0.state).targets.values().all(|target| !target.attached || target.waiting == 0)
-    }
 }
 
 impl Shared {
     /// Puts a record into the log, however long it takes.
-    async fn put_at_last(self: &Arc<Self>, header: Header, record: Vec<u8>) {
+    fn put_at_last(&self, header: &Header, record: &[u8]) -> Result<(), StorageError> {
         let mut backoff = Backoff::new(WAITS.0, WAITS.1);
         let mut trouble = None;
-        let (header, record) = (Arc::new(header), Arc::new(record));
         loop {
-            let room = self.room.notified();
-            let (shared, header, record) = (Arc::clone(self), Arc::clone(&header), Arc::clone(&record));
-            let put = tokio::task::spawn_blocking(move || shared.put(&header, &record, room::Full::Bury)).await;
-            let error = match put {
-                Ok(Ok(())) => break,
-                Ok(Err(NotPut::Full)) => {
-                    // In memory: as a full queue makes its senders wait.
-                    let _ = tokio::time::timeout(WAITS.1, room).await;
-                    continue;
-                }
-                Ok(Err(NotPut::Disk(error))) => error,
-                Err(error) => error.to_string(),
+            let (error, wait) = match self.put(header, record, room::Full::Bury) {
+                Ok(()) => break,
+                // In memory: as a full queue makes its senders wait.
+                Err(NotPut::Full) => (None, WAITS.1),
+                Err(NotPut::Disk(error)) => (Some(error), backoff.next(None)),
             };
-            if trouble.as_ref() != Some(&error) {
-                tracing::error!(environment = %self.context.environment, component = %self.context.id, error, "findings cannot be put into the outbox; it is tried again");
+            if let Some(error) = error
+                && trouble.as_ref() != Some(&error)
+            {
                 let message = format!("findings cannot be put into the outbox: {error}; it is tried again");
+                tracing::error!(environment = %self.context.environment, component = %self.context.id, "{message}");
                 self.context.health.set(Status::RecoverableError(message));
                 trouble = Some(error);
             }
-            tokio::time::sleep(backoff.next(None)).await;
+            let state = lock(&self.state);
+            if state.abandoned {
+                return Err(StorageError("findings could not be put into the outbox before the end".to_owned()));
+            }
+            drop(self.room.wait_timeout(state, wait));
         }
         if trouble.is_some() {
             self.context.health.set(Status::Ok);
         }
+        Ok(())
     }
 
     fn now(&self) -> UnixNanos {

@@ -249,7 +249,9 @@ impl Shared {
         while records.len() < AHEAD.0 && bytes < AHEAD.1 {
             let record = match reader.read() {
                 None => break,
-                Some(Ok((index, record))) => record::decode(index, record).ok_or_else(|| format!("record {index} cannot be read")),
+                Some(Ok((index, record))) => {
+                    record::decode(index, record).ok_or_else(|| format!("record {index} cannot be read"))
+                }
                 Some(Err(damage)) => Err(damage.to_string()),
             };
             match record {
@@ -280,7 +282,7 @@ impl Shared {
             target.delivered += record.header.findings;
         }
         drop(state);
-        self.room.notify_waiters();
+        self.room.notify_all();
     }
 
     /// There is nothing for the target before `next`.

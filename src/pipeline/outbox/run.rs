@@ -26,6 +26,8 @@ impl Outbox {
     /// # Errors
     /// When the disk can no longer be read.
     pub async fn run(&self, output: &Output) -> Result<(), ComponentError> {
+        // However this ends, nobody waits for room any more.
+        let _abandon = Abandon(&self.0);
         let targets = output.targets();
         let shared = Arc::clone(&self.0);
         let names: Vec<Arc<str>> = targets.keys().cloned().collect();
@@ -43,9 +45,19 @@ impl Outbox {
             done.cancel();
         };
         let context = &self.0.context;
-        let questions = context.services.registry.open_desk(&context.environment, Class::Connector, &context.id, resend::SUBJECTS);
+        let questions =
+            context.services.registry.open_desk(&context.environment, Class::Connector, &context.id, resend::SUBJECTS);
         tokio::join!(pumping, self.0.give_up(&end), self.0.keep(&done, questions));
         Ok(())
+    }
+}
+
+struct Abandon<'a>(&'a Shared);
+
+impl Drop for Abandon<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.state).abandoned = true;
+        self.0.room.notify_all();
     }
 }
 

@@ -60,6 +60,8 @@ pub(super) struct State {
     pub(super) unknown: bool,
     /// The targets are those of this run.
     pub(super) attached: bool,
+    /// Nobody runs it any more.
+    pub(super) abandoned: bool,
 }
 
 impl State {
@@ -72,7 +74,15 @@ impl State {
         }
         let delivered_to_all = targets.values().map(|target| target.cursor.position).min().flatten();
         let begin = Cursor { next: first, position: None };
-        Self { next, last: last.max(delivered_to_all), targets, begin, unknown: cursors.is_none(), attached: false }
+        Self {
+            next,
+            last: last.max(delivered_to_all),
+            targets,
+            begin,
+            unknown: cursors.is_none(),
+            attached: false,
+            abandoned: false,
+        }
     }
 
     pub(super) fn highest(&self) -> Option<Position> {
