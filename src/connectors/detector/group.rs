@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use detection::{Parameters, Series, Suppressed};
+use detection::{Parameters, Series, State, Suppressed};
 use serde::{Deserialize, Serialize};
 
 use super::bucket::{Bucket, Covers, Function, Kind, Taken};
@@ -21,6 +21,9 @@ const MAX_OPEN: usize = 1024;
 /// After this long without anything, nothing is known any more instead of that nothing happens.
 const ZEROS: u64 = 86_400 * UnixNanos::SECOND;
 
+/// Who reported in fewer buckets has not learnt, however many zeros followed.
+const SEVERAL: u32 = 3;
+
 /// Its open buckets and its learnt series.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Group {
@@ -33,6 +36,8 @@ pub(super) struct Group {
     last_data: u64,
     /// The last closed bucket that had data.
     last_closed: u64,
+    /// How many closed buckets had data.
+    reported: u32,
     /// What the last delta covered.
     covers: Option<Covers>,
     previous: Option<Previous>,
@@ -57,6 +62,17 @@ pub(super) enum Refusal {
     TooFarAhead,
     /// More readings than a bucket holds.
     TooMany,
+}
+
+/// What decides how firmly a group holds its place among others.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Hold {
+    /// One of its series is past its warmup.
+    pub(super) learnt: bool,
+    /// The last bucket that had data.
+    pub(super) last_data: u64,
+    /// How many closed buckets had data.
+    pub(super) reported: u32,
 }
 
 /// What closing needs to know.
@@ -88,6 +104,7 @@ impl Group {
             next: None,
             last_data: 0,
             last_closed: 0,
+            reported: 0,
             covers: None,
             previous: None,
             series: kind.functions().iter().map(|_| None).collect(),
@@ -140,6 +157,13 @@ impl Group {
         self.last_data
     }
 
+    /// How firmly it holds its place. As long as it lives, it can only become firmer.
+    pub(super) fn hold(&self) -> Hold {
+        let ready = |series: &Series| !matches!(series.state(), State::Warming { .. });
+        let learnt = self.reported >= SEVERAL && self.series.iter().flatten().any(|series| ready(series));
+        Hold { learnt, last_data: self.last_data, reported: self.reported }
+    }
+
     /// Whether a bucket was closed.
     pub(super) const fn closed(&self) -> bool {
         self.next.is_some()
@@ -181,6 +205,7 @@ impl Group {
             }
             self.covers = covers.or(self.covers);
             self.last_closed = at;
+            self.reported = self.reported.saturating_add(1);
             self.next = Some(at + 1);
             closed += 1;
         }

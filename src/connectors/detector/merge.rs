@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 
 use super::anomaly;
 use super::judged::Unusual;
+use super::limits::Crowd;
 use crate::model::{Anomaly, Call, UnixNanos};
 
 /// What was found for one command: by one shard, or by all of them.
@@ -21,6 +22,10 @@ pub(super) struct Found {
     pub(super) calls: Vec<Call>,
     /// Everything before this is closed; none while all sources are silent replays.
     pub(super) until: Option<UnixNanos>,
+    /// Where there are too many series.
+    pub(super) crowds: Vec<Crowd>,
+    /// How many series there are.
+    pub(super) series: usize,
 }
 
 impl Found {
@@ -36,6 +41,8 @@ impl Found {
             all.anomalies.extend(part.anomalies);
             all.unusual.extend(part.unusual);
             all.calls.extend(part.calls);
+            all.crowds.extend(part.crowds);
+            all.series += part.series;
             // All shards follow the same sources.
             all.until = all.until.max(part.until);
         }

@@ -10,6 +10,7 @@ mod intake;
 mod joint;
 mod judged;
 mod key;
+mod limits;
 mod merge;
 mod model;
 mod points;
@@ -24,7 +25,7 @@ mod warmup;
 mod watch;
 mod watermark;
 
-use std::sync::{Arc, Once};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -67,12 +68,13 @@ pub const FACTORY: Factory = Factory {
 const TICK: Duration = Duration::from_secs(1);
 
 fn make(instance: Instance) -> Result<Box<dyn Connector>, BuildError> {
-    let config = Config::read(&instance.config).map_err(BuildError::new)?;
+    let mut config = Config::read(&instance.config).map_err(BuildError::new)?;
     if let Some(problem) = config::check(&instance.config).into_iter().find(|p| p.fatal) {
         return Err(BuildError::new(format!("`{}`: {}", problem.path.join("."), problem.message)));
     }
     let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(64);
-    let shards = if config.shards == 0 { cores() } else { config.shards };
+    config.shards = if config.shards == 0 { cores() } else { config.shards };
+    let shards = config.shards;
     let bucket = config.bucket.nanos();
     let context = instance.context;
     let learnt = state::learnt(&*context.services.storage, &Place::new(&context), bucket);
@@ -108,12 +110,7 @@ impl Connector for Detector {
         // The training stage ends when the last shard does.
         drop(desk);
         let (reports, heard) = mpsc::channel(4 * self.shards);
-        let shared = Shared {
-            counters: Arc::clone(&self.context.counters),
-            reports,
-            warned: Arc::new(Once::new()),
-            live_from: learning.live_from(),
-        };
+        let shared = Shared { counters: Arc::clone(&self.context.counters), reports, live_from: learning.live_from() };
         let mut shards = Vec::with_capacity(cores.len());
         for (number, core) in cores.into_iter().enumerate() {
             let started = shard::start(number, core, shared.clone());
@@ -272,11 +269,16 @@ impl Detector {
         let storage = &self.context.services.storage;
         let (mut ended, mut shared) = (0, None);
         let mut merge = Merge::new(self.shards);
+        let mut told_crowds = limits::Told::default();
         self.show(&incidents);
         while let Some(report) = reports.recv().await {
             match report {
                 Report::Found { shard, command, found } => {
-                    let Some(found) = merge.take(shard, command, found) else { continue };
+                    let Some(mut found) = merge.take(shard, command, found) else { continue };
+                    self.context.counters.gauge("series", found.series as f64);
+                    for crowd in found.crowds.drain(..).filter(|crowd| told_crowds.is_news(crowd)) {
+                        tracing::warn!(environment = %self.context.environment, component = %self.context.id, "{crowd}");
+                    }
                     if found.is_empty() && found.until.is_none() {
                         continue;
                     }
@@ -350,6 +352,7 @@ impl Detector {
     fn show(&self, incidents: &Incidents) {
         self.context.counters.gauge("alert_threshold", incidents.threshold());
         self.context.counters.gauge("incidents_open", incidents.open() as f64);
+        self.context.counters.gauge("series_limit", self.config.max_series as f64);
     }
 }
 

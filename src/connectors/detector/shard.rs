@@ -1,7 +1,6 @@
 //! A shard is one thread that owns its series: no locks, no sharing.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Once};
+use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
@@ -29,6 +28,8 @@ pub(super) enum Command {
     Live,
     /// A replay has ended; nothing before this moment is missing.
     Finish(UnixNanos),
+    /// Series may be added from here on, or may not.
+    Growth(bool),
     /// Somebody asks or tells something.
     Ask(Arc<Request>, mpsc::Sender<Part>),
 }
@@ -49,8 +50,6 @@ pub(super) enum Report {
 pub(super) struct Shared {
     pub(super) counters: Arc<Counters>,
     pub(super) reports: mpsc::Sender<Report>,
-    /// The series limit is worth one warning.
-    pub(super) warned: Arc<Once>,
     /// What lies before is history: learnt, not reported.
     pub(super) live_from: UnixNanos,
 }
@@ -79,7 +78,6 @@ fn run(shard: usize, mut core: Core, mut commands: mpsc::Receiver<Command>, shar
                     flight.dropped(records, reason);
                 }
                 flight.sent();
-                warn_once(&core, &outcome.dropped, shared);
                 outcome
             }
             Command::Live => core.learn_history(false),
@@ -91,13 +89,18 @@ fn run(shard: usize, mut core: Core, mut commands: mpsc::Receiver<Command>, shar
                 }
                 core.tick(now)
             }
+            Command::Growth(growth) => {
+                core.set_growth(growth);
+                continue;
+            }
             Command::Ask(request, answer) => {
                 // Whoever asked may have gone away.
                 drop(answer.try_send(rules::answer(&mut core, &request)));
                 continue;
             }
         };
-        let found = report(outcome, shared);
+        let mut found = report(outcome, shared);
+        found.series = core.series();
         shared.reports.blocking_send(Report::Found { shard, command: number, found })?;
         number += 1;
     }
@@ -128,18 +131,4 @@ fn report(outcome: Outcome, shared: &Shared) -> Found {
         }
     }
     found
-}
-
-fn warn_once(core: &Core, dropped: &BTreeMap<&'static str, u64>, shared: &Shared) {
-    if dropped.contains_key("series_limit") {
-        shared.warned.call_once(|| {
-            tracing::warn!(
-                environment = %core.settings.environment,
-                component = core.settings.name,
-                series_of_shard = core.series(),
-                "the limit of series is reached: what belongs to further ones is not learnt; raise `max_series`, or \
-                 look for an attribute or a span name that has too many values"
-            );
-        });
-    }
 }

@@ -19,7 +19,7 @@ use crate::pipeline::{ComponentId, Context};
 use crate::storage::{Storage, StorageError};
 
 /// Of the encoding.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// Groups in one value of the store, and their memory: forests are large.
 const CHUNK: usize = 1000;

@@ -6,7 +6,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use detection::{Carrier, Channel, EntityFinding, MOST_CHANNELS, Parameters, Quantity, Verdict};
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use super::super::bucket::{Function, Taken};
 use super::super::judged::Judged;
@@ -79,6 +79,8 @@ pub(super) struct Joint {
     pub(super) series: BTreeMap<(Key, Function), Series>,
     /// The number of the next series.
     pub(super) next: u32,
+    /// Groups that are gone while values of them wait: these are left out, or they would take a number for good.
+    pub(super) gone: HashSet<Key>,
 }
 
 /// What was found about an entity.
@@ -104,6 +106,9 @@ impl AllEntities {
             None => self.0.entry(whole).or_default(),
         };
         joint.collector.hold(horizon);
+        if joint.gone.remove(key) {
+            joint.collector.pending.values_mut().for_each(|shown| shown.retain(|s| s.key != *key));
+        }
         for Judged { bucket, taken, verdict, .. } in judged {
             let Verdict { point, alert, page, expected, lower, upper, surprises, .. } = *verdict;
             let bare = Verdict { point, alert, page, expected, lower, upper, surprises, ..Verdict::default() };
@@ -117,7 +122,9 @@ impl AllEntities {
         let whole = Whole(Arc::clone(&key.entity));
         let Some(joint) = self.0.get_mut(&whole) else { return };
         joint.series.retain(|(other, _), _| other != key);
-        if joint.series.is_empty() {
+        if !joint.collector.pending.is_empty() {
+            joint.gone.insert(key.clone());
+        } else if joint.series.is_empty() {
             self.0.remove(&whole);
         }
     }
@@ -130,7 +137,12 @@ impl AllEntities {
                 found.extend(joint.judge(&whole.0, bucket, shown, settings, events));
             }
             joint.collector.rest();
+            if joint.collector.pending.is_empty() {
+                joint.gone = HashSet::new();
+            }
         }
+        // Those whose last series went while values of it waited.
+        self.0.retain(|_, joint| !joint.series.is_empty() || !joint.collector.pending.is_empty());
         found
     }
 }
@@ -156,6 +168,7 @@ impl Joint {
         settings: &Settings,
         events: &mut Events,
     ) -> Option<Found> {
+        shown.retain(|s| !self.gone.contains(&s.key));
         // The same order, and the same numbers, whichever group was closed first.
         shown.sort_by(|a, b| (&a.key, a.taken.function).cmp(&(&b.key, b.taken.function)));
         let numbered: Vec<(u32, &Shown)> = shown.iter().filter_map(|s| Some((self.number(s, bucket, events)?, s))).collect();

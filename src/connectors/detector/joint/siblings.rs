@@ -61,6 +61,8 @@ pub(super) struct Shown {
 /// The siblings of one metric.
 #[derive(Debug, Default)]
 pub(super) struct Group {
+    /// How many instances there are.
+    members: usize,
     pub(super) collector: Collector<Shown>,
     /// What is learnt: one per function, from the first bucket on that has enough instances.
     pub(super) learnt: Learnt,
@@ -89,17 +91,25 @@ pub(super) struct Found {
 pub(super) struct AllSiblings(pub(super) HashMap<Siblings, Group>);
 
 impl AllSiblings {
+    /// An instance is there.
+    pub(super) fn join(&mut self, key: &Key) {
+        if key.entity.instance.is_some() {
+            self.0.entry(Siblings(key.clone())).or_default().members += 1;
+        }
+    }
+
+    /// Puts back what was saved of a group.
+    pub(super) fn restore(&mut self, siblings: Siblings, collector: Collector<Shown>, learnt: Learnt) {
+        let group = self.0.entry(siblings).or_default();
+        (group.collector, group.learnt) = (collector, learnt);
+    }
+
     /// What a group of series shows; `horizon` as in [`Collector::hold`].
     pub(super) fn take(&mut self, key: &Key, horizon: u64, judged: &[Judged]) {
         if key.entity.instance.is_none() {
             return;
         }
-        let siblings = Siblings(key.clone());
-        let group = match self.0.get_mut(&siblings) {
-            Some(group) => group,
-            None if judged.is_empty() => return,
-            None => self.0.entry(siblings).or_default(),
-        };
+        let Some(group) = self.0.get_mut(&Siblings(key.clone())) else { return };
         group.collector.hold(horizon);
         for Judged { bucket, taken, verdict, .. } in judged {
             let place = key.kind.functions().iter().position(|f| *f == taken.function);
@@ -125,12 +135,24 @@ impl AllSiblings {
         found
     }
 
-    /// The series of `key` are forgotten, whose last data was in `bucket`: so are its siblings, if it was the last.
-    pub(super) fn forget(&mut self, key: &Key, bucket: u64) {
+    /// An instance is gone; the last one takes with it what was learnt.
+    pub(super) fn forget(&mut self, key: &Key) {
+        if key.entity.instance.is_none() {
+            return;
+        }
         let siblings = Siblings(key.clone());
-        if self.0.get(&siblings).is_some_and(|group| group.learnt.last <= bucket) {
+        let Some(group) = self.0.get_mut(&siblings) else { return };
+        group.members = group.members.saturating_sub(1);
+        if group.members == 0 {
             self.0.remove(&siblings);
         }
+    }
+}
+
+impl Group {
+    /// Whether anything was ever shown.
+    pub(super) fn is_blank(&self) -> bool {
+        self.collector.next == 0 && self.collector.pending.is_empty()
     }
 }
 

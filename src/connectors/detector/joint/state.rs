@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use detection::{COMPONENTS, Verdict};
+use hashbrown::HashSet;
 use serde::{Deserialize, Serialize};
 
 use super::super::bucket::{Function, Taken};
@@ -81,8 +82,13 @@ struct SavedShown {
 impl Stage {
     /// All that is learnt, in an order of its own.
     pub(in super::super) fn saved(&self) -> Vec<Saved> {
-        let mut siblings: Vec<(Key, &Group)> =
-            self.siblings.0.iter().map(|(siblings, group)| (nameless(siblings), group)).collect();
+        let mut siblings: Vec<(Key, &Group)> = self
+            .siblings
+            .0
+            .iter()
+            .filter(|(_, group)| !group.is_blank())
+            .map(|(siblings, group)| (nameless(siblings), group))
+            .collect();
         siblings.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         let siblings = siblings.into_iter().map(|(key, group)| Saved::Siblings(SavedSiblings::new(&key, group)));
         let bare = |whole: &Whole| Entity { attributes: Vec::new(), ..Entity::clone(&whole.0) };
@@ -95,8 +101,8 @@ impl Stage {
     pub(in super::super) fn restore(&mut self, saved: Saved) {
         match saved {
             Saved::Siblings(saved) => {
-                let (siblings, group) = saved.into_group();
-                self.siblings.0.insert(siblings, group);
+                let (siblings, collector, learnt) = saved.into_parts();
+                self.siblings.restore(siblings, collector, learnt);
             }
             Saved::Entity(saved) => {
                 let (whole, joint) = saved.into_joint();
@@ -141,7 +147,7 @@ impl SavedSiblings {
         Self { key: SavedKey::new(key), next: group.collector.next, pending: pending.collect(), learnt: group.learnt.clone() }
     }
 
-    fn into_group(self) -> (Siblings, Group) {
+    fn into_parts(self) -> (Siblings, Collector<Shown>, Learnt) {
         let key = self.key.into_key();
         let shown = |s: SavedShown| Shown {
             entity: Arc::new(Entity { instance: s.instance, ..Entity::clone(&key.entity) }),
@@ -152,14 +158,14 @@ impl SavedSiblings {
         };
         let pending = self.pending.into_iter().map(|(bucket, all)| (bucket, all.into_iter().map(shown).collect()));
         let collector = Collector::new(self.next, pending.collect());
-        (Siblings(key), Group { collector, learnt: self.learnt })
+        (Siblings(key), collector, self.learnt)
     }
 }
 
 impl SavedEntity {
     fn new(entity: Entity, joint: &Joint) -> Self {
         let pending = joint.collector.pending.iter().map(|(bucket, shown)| {
-            let mut all: Vec<&entities::Shown> = shown.iter().collect();
+            let mut all: Vec<&entities::Shown> = shown.iter().filter(|s| !joint.gone.contains(&s.key)).collect();
             all.sort_by(|a, b| (&a.key, a.taken.function).cmp(&(&b.key, b.taken.function)));
             (*bucket, all.into_iter().map(SavedValue::new).collect())
         });
@@ -188,6 +194,7 @@ impl SavedEntity {
             learnt: self.learnt,
             series: series.collect(),
             next: self.next_index,
+            gone: HashSet::new(),
         };
         (Whole(Arc::new(self.who.into_entity())), joint)
     }
