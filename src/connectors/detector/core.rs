@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use detection::Parameters;
-use hashbrown::HashMap;
 
 use super::anomaly::Finder;
 use super::bucket::{Bucket, Kind};
+use super::checkpoint::Kept;
 use super::config::Config;
 use super::group::{Closing, Found, Group, Refusal};
 use super::joint;
@@ -127,7 +127,7 @@ pub(super) struct Core {
     pub(super) now: UnixNanos,
     pub(super) sources: Sources,
     pub(super) quieting: Quieting,
-    pub(super) groups: HashMap<Key, Group>,
+    pub(super) groups: Kept<Key, Group>,
     /// Series judged together.
     pub(super) joint: joint::Stage,
     /// Where models that are due are trained; without it, they are when they have to be.
@@ -137,9 +137,9 @@ pub(super) struct Core {
     /// Whether series may be added.
     growth: bool,
     /// The horizons at the last sweep: as long as none moves, nothing can be closed.
-    swept: Vec<Option<u64>>,
+    pub(super) swept: Vec<Option<u64>>,
     /// History is being learnt: see [`Sources::horizon_in_history`].
-    in_history: bool,
+    pub(super) in_history: bool,
 }
 
 impl Core {
@@ -152,7 +152,7 @@ impl Core {
             settings,
             now,
             sources: Sources::default(),
-            groups: HashMap::new(),
+            groups: Kept::default(),
             joint: joint::Stage::default(),
             desk: Desk::default(),
             swept: Vec::new(),
@@ -165,6 +165,11 @@ impl Core {
         self.add(key, group);
     }
 
+    /// Whether series may be added.
+    pub(super) const fn growth(&self) -> bool {
+        self.growth
+    }
+
     /// Whether series may be added from here on. What belongs to further ones is dropped while they may not.
     pub(super) const fn set_growth(&mut self, growth: bool) {
         self.growth = growth;
@@ -174,6 +179,8 @@ impl Core {
     pub(super) fn resume(&mut self, now: UnixNanos) {
         self.now = now;
         self.sources.resume(now, &self.settings.timing);
+        self.swept.clear();
+        self.in_history = false;
     }
 
     /// History is being learnt from here on, or no longer.
@@ -194,11 +201,10 @@ impl Core {
     }
 
     /// Puts the sources into an order that does not depend on which came first.
+    #[cfg(test)]
     pub(super) fn sort_sources(&mut self) {
         let places = self.sources.sort();
-        for group in self.groups.values_mut() {
-            group.replace_sources(&places);
-        }
+        self.groups.change_all(|group| group.replace_sources(&places));
         self.swept.clear();
     }
 
@@ -257,19 +263,16 @@ impl Core {
         let at = item.time.0 / self.settings.timing.bucket;
         let bucket = Bucket::new(item.time, &item.measure, item.covers).ok_or("not_finite")?;
         let key = Key { entity: item.entity, metric: item.metric, kind: item.kind, unit: item.unit, signal };
-        let group = match self.groups.get_mut(&key) {
-            Some(group) => group,
-            None => {
-                if at < open_from {
-                    return Err("late");
-                }
-                self.make_room(&key, at, outcome)?;
-                outcome.added += key.kind.functions().len() as u64;
-                self.add(key.clone(), Group::new(key.kind));
-                self.groups.get_mut(&key).ok_or("series_limit")?
+        if self.groups.get(&key).is_none() {
+            if at < open_from {
+                return Err("late");
             }
-        };
-        group.add(source, at, bucket, open_from).map_err(|refusal| match refusal {
+            self.make_room(&key, at, outcome)?;
+            outcome.added += key.kind.functions().len() as u64;
+            self.add(key.clone(), Group::new(key.kind));
+        }
+        let Some(waiting) = self.groups.change_front(&key) else { return Ok(()) };
+        waiting.add(source, at, bucket, open_from).map_err(|refusal| match refusal {
             Refusal::Late => "late",
             Refusal::TooFarAhead => "ahead_of_other_sources",
             Refusal::TooMany => "too_many_readings",
@@ -298,12 +301,11 @@ impl Core {
         self.groups.insert(key, group);
     }
 
-    /// The only way out for a group.
+    /// The only way out for a group that is there.
     fn remove(&mut self, key: &Key) {
-        if self.groups.remove(key).is_some() {
-            self.limits.removed(key);
-            self.joint.forget(key);
-        }
+        self.groups.remove(key);
+        self.limits.removed(key);
+        self.joint.forget(key);
     }
 
     /// Closes all buckets that are complete.
@@ -331,13 +333,15 @@ impl Core {
         let mut judged = Found::default();
         let mut forgotten = Vec::new();
         // Groups do not depend on each other, so it does not matter in which order they are closed.
-        for (key, group) in &mut self.groups {
+        self.groups.retain(|key, group| {
             let horizon = match self.in_history {
                 true => self.sources.horizon_in_history(group.sources(), &settings.timing),
                 false => self.sources.horizon(group.sources(), &settings.timing),
             };
-            let Some(horizon) = horizon else { continue };
-            outcome.closed += group.close(key, horizon, &closing, &mut judged);
+            let Some(horizon) = horizon else { return true };
+            if group.is_due(horizon) {
+                outcome.closed += group.change().close(key, horizon, &closing, &mut judged);
+            }
             self.joint.take(key, horizon, &judged.values, &settings.joint);
             for judged in judged.values.drain(..) {
                 let found = &mut outcome.found;
@@ -350,7 +354,8 @@ impl Core {
             if group.last_data().saturating_add(keep) < horizon {
                 forgotten.push(key.clone());
             }
-        }
+            true
+        });
         outcome.trained += trainings.installed();
         judged.suppressed.into_iter().for_each(|(event, times)| *outcome.events.entry(event).or_default() += times);
         for key in forgotten {
@@ -366,6 +371,7 @@ impl Core {
         outcome.found.anomalies.extend(joint);
         outcome.found.anomalies.iter_mut().for_each(|anomaly| self.quieting.annotate(anomaly));
         self.swept = horizons;
+        outcome.found.swept = true;
     }
 
     /// How many series there are or may come to be.

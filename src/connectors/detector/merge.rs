@@ -26,6 +26,10 @@ pub(super) struct Found {
     pub(super) crowds: Vec<Crowd>,
     /// How many series there are.
     pub(super) series: usize,
+    /// The command was to begin this checkpoint.
+    pub(super) checkpoint: Option<u64>,
+    /// Buckets were closed. Until that happens again little changes, so that a checkpoint is best begun now.
+    pub(super) swept: bool,
 }
 
 impl Found {
@@ -45,6 +49,8 @@ impl Found {
             all.series += part.series;
             // All shards follow the same sources.
             all.until = all.until.max(part.until);
+            all.checkpoint = all.checkpoint.max(part.checkpoint);
+            all.swept |= part.swept;
         }
         anomaly::sort(&mut all.anomalies);
         all.unusual.sort_unstable();

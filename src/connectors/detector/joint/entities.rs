@@ -6,9 +6,10 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use detection::{Carrier, Channel, EntityFinding, MOST_CHANNELS, Parameters, Quantity, Verdict};
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashSet;
 
 use super::super::bucket::{Function, Taken};
+use super::super::checkpoint::Kept;
 use super::super::judged::Judged;
 use super::super::key::Key;
 use super::collector::Collector;
@@ -94,17 +95,19 @@ pub(super) struct Found {
 
 /// All entities of a shard.
 #[derive(Debug, Default)]
-pub(super) struct AllEntities(pub(super) HashMap<Whole, Joint>);
+pub(super) struct AllEntities(pub(super) Kept<Whole, Joint>);
 
 impl AllEntities {
     /// What a group of series shows; `horizon` as in [`Collector::hold`].
     pub(super) fn take(&mut self, key: &Key, horizon: u64, judged: &[Judged]) {
         let whole = Whole(Arc::clone(&key.entity));
-        let joint = match self.0.get_mut(&whole) {
-            Some(joint) => joint,
-            None if judged.is_empty() => return,
-            None => self.0.entry(whole).or_default(),
-        };
+        if judged.is_empty() {
+            if let Some(joint) = self.0.get(&whole) {
+                joint.collector.hold(horizon);
+            }
+            return;
+        }
+        let joint = self.0.change_or_add(whole);
         joint.collector.hold(horizon);
         if joint.gone.remove(key) {
             joint.collector.pending.values_mut().for_each(|shown| shown.retain(|s| s.key != *key));
@@ -120,7 +123,7 @@ impl AllEntities {
     /// The series of `key` are forgotten, and the entity with its last one.
     pub(super) fn forget(&mut self, key: &Key) {
         let whole = Whole(Arc::clone(&key.entity));
-        let Some(joint) = self.0.get_mut(&whole) else { return };
+        let Some(joint) = self.0.change(&whole) else { return };
         joint.series.retain(|(other, _), _| other != key);
         if !joint.collector.pending.is_empty() {
             joint.gone.insert(key.clone());
@@ -132,17 +135,19 @@ impl AllEntities {
     /// Judges what all series have closed.
     pub(super) fn judge(&mut self, settings: &Settings, events: &mut Events) -> Vec<Found> {
         let mut found = Vec::new();
-        for (whole, joint) in &mut self.0 {
-            while let Some((bucket, shown)) = joint.collector.due() {
+        self.0.retain(|whole, joint| {
+            while joint.collector.is_due() {
+                let joint = joint.change();
+                let Some((bucket, shown)) = joint.collector.due() else { break };
                 found.extend(joint.judge(&whole.0, bucket, shown, settings, events));
             }
             joint.collector.rest();
-            if joint.collector.pending.is_empty() {
-                joint.gone = HashSet::new();
+            if joint.collector.pending.is_empty() && !joint.gone.is_empty() {
+                joint.change().gone = HashSet::new();
             }
-        }
-        // Those whose last series went while values of it waited.
-        self.0.retain(|_, joint| !joint.series.is_empty() || !joint.collector.pending.is_empty());
+            // Else its last series went while values of it waited.
+            !joint.series.is_empty() || !joint.collector.pending.is_empty()
+        });
         found
     }
 }

@@ -19,6 +19,7 @@ use hashbrown::HashMap;
 
 pub(super) use self::crowd::{Crowd, Told};
 use self::queue::Queue;
+use super::checkpoint::Kept;
 use super::config::Config;
 use super::group::Group;
 use super::key::Key;
@@ -134,6 +135,7 @@ struct Held {
 pub(super) struct Limits {
     settings: Settings,
     series: usize,
+    groups: usize,
     metrics: HashMap<Metric, Held>,
     queue: Option<Queue>,
     pressed: crowd::Pressed,
@@ -141,7 +143,7 @@ pub(super) struct Limits {
 
 impl Limits {
     pub(super) fn new(settings: Settings) -> Self {
-        Self { settings, series: 0, metrics: HashMap::new(), queue: None, pressed: crowd::Pressed::default() }
+        Self { settings, series: 0, groups: 0, metrics: HashMap::new(), queue: None, pressed: crowd::Pressed::default() }
     }
 
     /// How many series there are or may come to be.
@@ -153,6 +155,7 @@ impl Limits {
     pub(super) fn added(&mut self, key: &Key, group: &Group) {
         let series = key.kind.functions().len();
         self.series += series;
+        self.groups += 1;
         let held = self.metrics.entry(Metric(key.clone())).or_default();
         held.series += series;
         held.groups += 1;
@@ -165,6 +168,7 @@ impl Limits {
     pub(super) fn removed(&mut self, key: &Key) {
         let series = key.kind.functions().len();
         self.series = self.series.saturating_sub(series);
+        self.groups = self.groups.saturating_sub(1);
         let metric = Metric(key.clone());
         let Some(held) = self.metrics.get_mut(&metric) else { return };
         held.series = held.series.saturating_sub(series);
@@ -185,12 +189,12 @@ impl Limits {
     }
 
     /// Who gives way to a new group of `key` whose first data is in bucket `now`.
-    pub(super) fn victim(&mut self, full: Full, key: &Key, now: u64, groups: &HashMap<Key, Group>) -> Option<Key> {
+    pub(super) fn victim(&mut self, full: Full, key: &Key, now: u64, groups: &Kept<Key, Group>) -> Option<Key> {
         let silence = self.settings.silence;
         let held = self.metrics.get_mut(&Metric(key.clone()));
         self.pressed.note(full, now);
         let (queue, size) = match (full, held) {
-            (Full::Shard, _) => (&mut self.queue, groups.len()),
+            (Full::Shard, _) => (&mut self.queue, self.groups),
             (Full::Metric, Some(held)) => {
                 if !std::mem::replace(&mut held.pressed, true) {
                     self.pressed.metrics.push(Metric(key.clone()));
@@ -211,7 +215,7 @@ impl Limits {
     }
 
     /// What is worth a warning now, if anything.
-    pub(super) fn crowd(&mut self, groups: &HashMap<Key, Group>) -> Option<Crowd> {
+    pub(super) fn crowd(&mut self, groups: &Kept<Key, Group>) -> Option<Crowd> {
         let pressed = self.pressed.due()?;
         for metric in &pressed.metrics {
             if let Some(held) = self.metrics.get_mut(metric) {
@@ -219,6 +223,6 @@ impl Limits {
             }
         }
         let subject = self.pressed.worst(&pressed, &self.metrics, &self.settings)?;
-        Some(Crowd::of(&subject, groups.keys(), &self.settings))
+        Some(Crowd::of(&subject, groups.iter().map(|(key, _)| key), &self.settings))
     }
 }

@@ -3,8 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use hashbrown::HashMap;
-
+use super::super::checkpoint::Kept;
 use super::super::group::{Group, Hold};
 use super::super::key::Key;
 
@@ -52,11 +51,11 @@ impl Queue {
     }
 
     /// Takes out the group that gives way to what comes in bucket `now`, if one does.
-    pub(super) fn next(&mut self, now: u64, groups: &HashMap<Key, Group>) -> Option<Key> {
+    pub(super) fn next(&mut self, now: u64, groups: &Kept<Key, Group>) -> Option<Key> {
         self.first(false, now, groups).or_else(|| self.first(true, now, groups))
     }
 
-    fn first(&mut self, learnt: bool, now: u64, groups: &HashMap<Key, Group>) -> Option<Key> {
+    fn first(&mut self, learnt: bool, now: u64, groups: &Kept<Key, Group>) -> Option<Key> {
         loop {
             let heap = if learnt { &mut self.learnt } else { &mut self.young };
             // It can only have moved back, so whoever stands behind it stays as well.

@@ -7,9 +7,9 @@ use proptest::prelude::*;
 
 use super::super::Config;
 use super::super::bucket::Kind;
+use super::super::checkpoint;
 use super::super::core::{Core, Feed, Item, Outcome, Settings};
 use super::super::key::shard_of;
-use super::super::state;
 use super::*;
 use crate::model::{Entity, Environment, Measure, Signal, SourceId, UnixNanos};
 
@@ -59,31 +59,20 @@ fn feed(core: &mut Core, minute: u64, items: Vec<Item>) -> Outcome {
 }
 
 fn services(core: &Core) -> BTreeSet<String> {
-    core.groups.keys().map(|key| key.entity.service.clone()).collect()
+    core.groups.iter().map(|(key, _)| key).map(|key| key.entity.service.clone()).collect()
 }
 
 /// What `core` would save.
 fn saved(core: &mut Core) -> Vec<Vec<u8>> {
-    let mut chunks = Vec::new();
-    let shared = state::encode(core, |chunk| {
-        chunks.push(chunk);
-        Ok::<_, ()>(())
-    });
-    chunks.push(postcard::to_stdvec(&shared.unwrap()).unwrap());
-    chunks
+    let mut records = core.records();
+    records.push(postcard::to_stdvec(&core.shared()).unwrap());
+    records
 }
 
-/// The groups of `core` in a new one, as after a restart.
-fn restarted(core: &Core, config: &Config) -> Core {
-    let mut again = self::core(config);
-    again.sources = core.sources.clone();
-    for (key, group) in &core.groups {
-        again.restore(key.clone(), group.clone());
-    }
-    for saved in core.joint.saved() {
-        again.joint.restore(saved);
-    }
-    again
+/// A core with what `core` would save, as after a restart.
+fn restarted(core: &mut Core) -> Core {
+    let chunks = checkpoint::tests::written(std::slice::from_mut(core));
+    checkpoint::load(chunks.into_iter().map(Ok), &[Arc::clone(&core.settings)]).unwrap().cores.remove(0)
 }
 
 #[test]
@@ -238,7 +227,7 @@ fn a_request_id_as_an_attribute_neither_blinds_what_was_learnt_nor_fills_the_mem
         crowds.extend(outcome.found.crowds);
         feed(&mut other, minute, report(minute, 1.0));
         assert!(core.series() <= 2_500, "1,000 and what one metric may have");
-        let known: usize = core.groups.values().filter(|g| g.hold().learnt).count();
+        let known: usize = core.groups.iter().filter(|(_, g)| g.hold().learnt).count();
         assert_eq!(known, 1_000);
     }
     assert!(refused >= 180_000 && evicted >= 13_000, "{refused} refused, {evicted} evicted");
@@ -332,13 +321,13 @@ proptest! {
             let outcome = feed(&mut core, minute, items);
             let evicted = outcome.events.get("series_evicted").copied().unwrap_or(0);
             prop_assert_eq!(core.series() as u64, before + outcome.added - evicted - outcome.forgotten);
-            prop_assert_eq!(core.series(), core.groups.keys().map(|k| k.kind.functions().len()).sum::<usize>());
+            prop_assert_eq!(core.series(), core.groups.iter().map(|(key, _)| key).map(|k| k.kind.functions().len()).sum::<usize>());
             prop_assert!(core.series() <= series);
             for service in ["s0", "s1", "s2", "s3", "learnt"] {
-                let held = core.groups.keys().filter(|k| k.entity.service == service).count();
+                let held = core.groups.iter().map(|(key, _)| key).filter(|k| k.entity.service == service).count();
                 prop_assert!(held <= metric.min((series / 2).max(5)), "{} has {}", service, held);
             }
-            prop_assert_eq!(core.groups.keys().filter(|k| k.entity.service == "learnt").count(), 5);
+            prop_assert_eq!(core.groups.iter().map(|(key, _)| key).filter(|k| k.entity.service == "learnt").count(), 5);
         }
     }
 
@@ -355,7 +344,7 @@ proptest! {
         };
         for (minute, crowd) in minutes.iter().enumerate() {
             if minute == at {
-                first = restarted(&first, &config);
+                first = restarted(&mut first);
             }
             prop_assert_eq!(play(&mut through, minute, crowd), play(&mut first, minute, crowd));
         }
