@@ -119,6 +119,7 @@ impl Live {
             clock: Arc::clone(&self.clock) as Arc<_>,
             storage: Arc::clone(&self.storage) as Arc<dyn Storage>,
             data_dir: std::path::PathBuf::new(),
+            files: None,
             registry: self.registry.clone(),
             queue_capacity: 4,
         };

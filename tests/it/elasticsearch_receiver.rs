@@ -66,6 +66,7 @@ impl Reader {
             clock: Arc::clone(&self.clock) as Arc<_>,
             storage: Arc::clone(&self.storage),
             data_dir: std::path::PathBuf::new(),
+            files: None,
             registry: Registry::default(),
             queue_capacity: 1,
         };
