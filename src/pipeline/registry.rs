@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use tokio::sync::mpsc;
 
-use super::{Class, ComponentId, Counters, Desk, History, Mark, Observer, Question};
+use super::{Class, ComponentId, Counters, Desk, History, Mark, Memory, Observer, Question};
 use crate::model::Environment;
 
 /// The state of a component, in the Collector's words.
@@ -93,6 +93,7 @@ struct Inner {
     components: RwLock<Vec<ComponentInfo>>,
     histories: Mutex<BTreeMap<Environment, History>>,
     observer: OnceLock<Arc<dyn Observer>>,
+    memory: OnceLock<Memory>,
     desks: RwLock<Vec<Desk>>,
     marks: Mutex<BTreeMap<Environment, Vec<Mark>>>,
 }
@@ -164,6 +165,17 @@ impl Registry {
         let mut marks: Vec<Mark> = all.get(environment).into_iter().flatten().filter(|m| &*m.source == source).cloned().collect();
         marks.sort_by_key(|m| m.generation);
         marks
+    }
+
+    /// The memory that all components share; only the first one counts.
+    pub fn share_memory(&self, memory: Memory) {
+        let _ = self.0.memory.set(memory);
+    }
+
+    /// The memory that all components share; without a limit where nobody has set one.
+    #[must_use]
+    pub fn memory(&self) -> Memory {
+        self.0.memory.get_or_init(Memory::default).clone()
     }
 
     /// Lets `observer` look on; only the first one does.

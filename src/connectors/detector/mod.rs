@@ -33,8 +33,8 @@ use async_trait::async_trait;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
-pub use self::config::Config;
 use self::checkpoint::{Outcome, Pieces, Writer};
+pub use self::config::Config;
 use self::core::{Core, Settings};
 pub use self::incidents::{AlertsConfig, IncidentsConfig, Per};
 use self::incidents::{Incidents, Told};
@@ -47,7 +47,7 @@ use self::warmup::Learning;
 pub use self::warmup::{FullWarmup, Warmup};
 use crate::model::{IncidentEvent, Payload, PayloadKind, Signal, UnixNanos};
 use crate::pipeline::{
-    BuildError, Class, ComponentError, Connector, Context, Delivery, Factory, Input, Instance, Make, Output, Question,
+    BuildError, Class, ComponentError, Connector, Context, Delivery, Factory, Input, Instance, Make, Output, Pressure, Question,
 };
 
 /// The connector's type.
@@ -67,6 +67,14 @@ pub const FACTORY: Factory = Factory {
 
 /// The name of the incidents in a checkpoint.
 const INCIDENTS: &str = "incidents";
+
+/// What a series takes in memory, about, in bytes.
+const SERIES: u64 = 8 << 10;
+
+/// Bytes that all series that a detector may learn would take, about.
+pub fn most_memory(config: &serde_json::Value) -> u64 {
+    Config::read(config).map_or(0, |config| (config.max_series as u64).saturating_mul(SERIES))
+}
 
 /// How often the shards are told the time.
 const TICK: Duration = Duration::from_secs(1);
@@ -130,8 +138,11 @@ impl Connector for Detector {
         // The reports end when the last shard does.
         drop(shared);
         let training = training::stage(due, &self.context);
-        let (fed, told, ()) =
-            tokio::join!(self.feed(input, shards, bucket, learning, index), self.tell(heard, &output, incidents, pieces), training);
+        let (fed, told, ()) = tokio::join!(
+            self.feed(input, shards, bucket, learning, index),
+            self.tell(heard, &output, incidents, pieces),
+            training
+        );
         fed.and(told)?;
         writing.await.map_err(not_saved)?;
         let last = written.borrow().clone();
@@ -197,6 +208,7 @@ impl Detector {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // Nothing is taken in before the time is known.
         let mut now = self.tick(&shards).await?;
+        let mut growth = None;
         let registry = &self.context.services.registry;
         let (environment, id) = (&self.context.environment, &self.context.id);
         let mut questions = registry.open_desk(environment, Class::Connector, id, rules::SUBJECTS);
@@ -206,6 +218,10 @@ impl Detector {
                 biased;
                 _ = ticks.tick() => {
                     now = self.tick(&shards).await?;
+                    let may_grow = self.context.services.registry.memory().pressure() == Pressure::Normal;
+                    if growth.replace(may_grow) != Some(may_grow) {
+                        self.all(&shards, || Command::Growth(may_grow)).await?;
+                    }
                     if learning.ends_now() {
                         self.all(&shards, || Command::Live).await?;
                         let storage = Arc::clone(&self.context.services.storage);

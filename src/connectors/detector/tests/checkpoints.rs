@@ -9,7 +9,12 @@ use super::*;
 #[derive(Clone, Debug)]
 enum Step {
     /// A minute of data, after a gap of some minutes.
-    Minute { gap: u64, faulty: bool, without_cart: bool, pods: u64 },
+    Minute {
+        gap: u64,
+        faulty: bool,
+        without_cart: bool,
+        pods: u64,
+    },
     /// A metric of another source that is behind.
     Other(u64),
     /// The clock goes on by some seconds.
