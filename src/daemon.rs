@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Daemon;
 use crate::pipeline::{self, Drained, Plan, Registry, Services, SystemClock};
 use crate::server::Server;
-use crate::storage::{EmbeddedStorage, Storage};
+use crate::storage::{DiskFiles, EmbeddedStorage, Storage};
 
 /// Runs `plans` until `stop` is cancelled, then drains. A cancelled `abort` cuts the drain short.
 ///
@@ -30,6 +30,7 @@ pub async fn run(
         clock: Arc::new(SystemClock),
         storage,
         data_dir: daemon.storage.data_dir.clone(),
+        files: Some(Arc::new(DiskFiles)),
         registry,
         queue_capacity: daemon.pipeline.queue_size,
     };

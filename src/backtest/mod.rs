@@ -67,6 +67,7 @@ pub async fn run(job: Job, stop: CancellationToken, mut tell: impl FnMut(&Progre
         clock: Arc::new(ManualClock::new(job.now)),
         storage: Arc::new(MemoryStorage::default()),
         data_dir: PathBuf::new(),
+        files: None,
         registry: registry.clone(),
         queue_capacity: QUEUE,
     };

@@ -37,6 +37,7 @@ impl Daemon {
             clock: Arc::new(SystemClock),
             storage: Arc::new(MemoryStorage::default()),
             data_dir: std::env::temp_dir(),
+            files: None,
             registry: registry.clone(),
             queue_capacity: loaded.daemon.pipeline.queue_size,
         };

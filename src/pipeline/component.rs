@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Clock, ComponentId, Counters, Health, Input, Output, Outputs, Registry};
 use crate::model::{Environment, Payload, PayloadKind};
-use crate::storage::Storage;
+use crate::storage::{Files, Storage};
 
 /// The four classes of components, in the Collector's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -56,8 +56,10 @@ pub struct Services {
     pub clock: Arc<dyn Clock>,
     /// Small values that survive a restart: cursors, states.
     pub storage: Arc<dyn Storage>,
-    /// The only folder that is written to (dead-letter files).
+    /// The only folder that is written to.
     pub data_dir: PathBuf,
+    /// The files in it that hold a state; `None` where nothing is kept over a restart.
+    pub files: Option<Arc<dyn Files>>,
     /// All components.
     pub registry: Registry,
     /// How many payloads wait in front of a component before its senders wait.
@@ -157,6 +159,15 @@ pub trait Processor: Send {
 /// Ends some pipelines and begins others.
 #[async_trait]
 pub trait Connector: Send {
+    /// Takes up what was kept before the last end. Called for all connectors before any receiver starts; what a
+    /// receiver has to know of it is in the registry then.
+    ///
+    /// # Errors
+    /// What makes it impossible to begin.
+    async fn start(&mut self) -> Result<(), ComponentError> {
+        Ok(())
+    }
+
     /// Runs until `input` ends, then hands on what it still has, and returns.
     ///
     /// # Errors

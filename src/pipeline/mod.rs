@@ -12,6 +12,8 @@ mod graph;
 mod history;
 mod id;
 mod observer;
+mod origin;
+mod receipt;
 mod registry;
 mod run;
 mod spec;
@@ -25,11 +27,13 @@ pub use component::{
     Processor, Receiver, ReceiverInstance, Services,
 };
 pub use counters::{Counters, Counts, Flight};
-pub use edge::{Delivery, Edge, Input, Output, Outputs, Refused};
+pub use edge::{Delivery, Edge, Input, Output, Outputs, Refused, Room};
 pub use graph::{GraphProblem, Plan, Used, plan};
 pub use history::{History, Progress, Span};
 pub use id::ComponentId;
 pub use observer::{Judgement, Observer, Track, Watched};
+pub use origin::{BatchId, Mark, Origin};
+pub use receipt::{Lost, Receipt, Waiting};
 pub use registry::{ComponentInfo, Health, Registry, Status};
 pub use run::{Drained, Running, StartError, start};
 pub use spec::{EnvironmentSpec, PipelineKind, PipelineSpec};

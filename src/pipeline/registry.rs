@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use tokio::sync::mpsc;
 
-use super::{Class, ComponentId, Counters, Desk, History, Observer, Question};
+use super::{Class, ComponentId, Counters, Desk, History, Mark, Observer, Question};
 use crate::model::Environment;
 
 /// The state of a component, in the Collector's words.
@@ -94,6 +94,7 @@ struct Inner {
     histories: Mutex<BTreeMap<Environment, History>>,
     observer: OnceLock<Arc<dyn Observer>>,
     desks: RwLock<Vec<Desk>>,
+    marks: Mutex<BTreeMap<Environment, Vec<Mark>>>,
 }
 
 impl Registry {
@@ -148,6 +149,21 @@ impl Registry {
     pub fn histories(&self) -> Vec<(Environment, History)> {
         let histories = self.0.histories.lock().unwrap_or_else(PoisonError::into_inner);
         histories.iter().map(|(environment, history)| (environment.clone(), history.clone())).collect()
+    }
+
+    /// Tells how far receivers have read, by what a detector has in its log. Before any receiver starts.
+    pub fn post_marks(&self, environment: &Environment, marks: impl IntoIterator<Item = Mark>) {
+        let mut all = self.0.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        all.entry(environment.clone()).or_default().extend(marks);
+    }
+
+    /// How far the receiver `source` of `environment` has read, oldest first; nothing where no detector knows.
+    #[must_use]
+    pub fn marks(&self, environment: &Environment, source: &str) -> Vec<Mark> {
+        let all = self.0.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut marks: Vec<Mark> = all.get(environment).into_iter().flatten().filter(|m| &*m.source == source).cloned().collect();
+        marks.sort_by_key(|m| m.generation);
+        marks
     }
 
     /// Lets `observer` look on; only the first one does.

@@ -1,11 +1,17 @@
 //! Small values that survive a restart: poll cursors and learnt states. Embedded; Redis comes later.
 
 mod embedded;
+mod files;
 mod line_file;
+pub mod log;
 mod memory;
 
 pub use embedded::EmbeddedStorage;
+#[cfg(test)]
+pub(crate) use files::SimFiles;
+pub use files::{DiskFiles, Files, ReadFile, WriteFile};
 pub use line_file::{LineFile, Rotation};
+pub use log::{AppendError, Log, LogOptions, Reader};
 #[cfg(test)]
 pub(crate) use memory::FullStorage;
 pub use memory::MemoryStorage;

@@ -7,10 +7,10 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 
 use detection::Parameters;
-use hashbrown::HashMap;
 
 use super::anomaly::Finder;
 use super::bucket::{Bucket, Kind};
+use super::checkpoint::Kept;
 use super::config::Config;
 use super::group::{Closing, Found, Group, Refusal};
 use super::joint;
@@ -131,7 +131,7 @@ pub(super) struct Core {
     pub(super) now: UnixNanos,
     pub(super) sources: Sources,
     pub(super) quieting: Quieting,
-    pub(super) groups: HashMap<Key, Group>,
+    pub(super) groups: Kept<Key, Group>,
     /// Series judged together.
     pub(super) joint: joint::Stage,
     /// Where models that are due are trained; without it, they are when they have to be.
@@ -139,9 +139,9 @@ pub(super) struct Core {
     /// How many series the groups have or may come to have.
     series: usize,
     /// The horizons at the last sweep: as long as none moves, nothing can be closed.
-    swept: Vec<Option<u64>>,
+    pub(super) swept: Vec<Option<u64>>,
     /// History is being learnt: see [`Sources::horizon_in_history`].
-    in_history: bool,
+    pub(super) in_history: bool,
 }
 
 impl Core {
@@ -152,7 +152,7 @@ impl Core {
             settings,
             now,
             sources: Sources::default(),
-            groups: HashMap::new(),
+            groups: Kept::default(),
             joint: joint::Stage::default(),
             desk: Desk::default(),
             series: 0,
@@ -171,6 +171,8 @@ impl Core {
     pub(super) fn resume(&mut self, now: UnixNanos) {
         self.now = now;
         self.sources.resume(now, &self.settings.timing);
+        self.swept.clear();
+        self.in_history = false;
     }
 
     /// History is being learnt from here on, or no longer.
@@ -191,11 +193,10 @@ impl Core {
     }
 
     /// Puts the sources into an order that does not depend on which came first.
+    #[cfg(test)]
     pub(super) fn sort_sources(&mut self) {
         let places = self.sources.sort();
-        for group in self.groups.values_mut() {
-            group.replace_sources(&places);
-        }
+        self.groups.change_all(|group| group.replace_sources(&places));
         self.swept.clear();
     }
 
@@ -253,22 +254,20 @@ impl Core {
         let at = item.time.0 / self.settings.timing.bucket;
         let bucket = Bucket::new(item.time, &item.measure, item.covers).ok_or("not_finite")?;
         let key = Key { entity: item.entity, metric: item.metric, kind: item.kind, unit: item.unit, signal };
-        let group = match self.groups.get_mut(&key) {
-            Some(group) => group,
-            None => {
-                let needed = key.kind.functions().len();
-                if at < open_from {
-                    return Err("late");
-                }
-                if self.settings.held.load(Relaxed) + needed > self.settings.max_series {
-                    return Err("series_limit");
-                }
-                self.grow(needed);
-                outcome.added += needed as u64;
-                self.groups.entry(key.clone()).or_insert_with(|| Group::new(key.kind))
+        if self.groups.get(&key).is_none() {
+            let needed = key.kind.functions().len();
+            if at < open_from {
+                return Err("late");
             }
-        };
-        group.add(source, at, bucket, open_from).map_err(|refusal| match refusal {
+            if self.settings.held.load(Relaxed) + needed > self.settings.max_series {
+                return Err("series_limit");
+            }
+            self.grow(needed);
+            outcome.added += needed as u64;
+            self.groups.insert(key.clone(), Group::new(key.kind));
+        }
+        let Some(waiting) = self.groups.change_front(&key) else { return Ok(()) };
+        waiting.add(source, at, bucket, open_from).map_err(|refusal| match refusal {
             Refusal::Late => "late",
             Refusal::TooFarAhead => "ahead_of_other_sources",
             Refusal::TooMany => "too_many_readings",
@@ -306,7 +305,9 @@ impl Core {
                 false => self.sources.horizon(group.sources(), &settings.timing),
             };
             let Some(horizon) = horizon else { return true };
-            outcome.closed += group.close(key, horizon, &closing, &mut judged);
+            if group.is_due(horizon) {
+                outcome.closed += group.change().close(key, horizon, &closing, &mut judged);
+            }
             self.joint.take(key, horizon, &judged.values, &settings.joint);
             for judged in judged.values.drain(..) {
                 let found = &mut outcome.found;
@@ -336,6 +337,7 @@ impl Core {
         outcome.found.anomalies.extend(joint);
         outcome.found.anomalies.iter_mut().for_each(|anomaly| self.quieting.annotate(anomaly));
         self.swept = horizons;
+        outcome.found.swept = true;
     }
 
     fn grow(&mut self, series: usize) {

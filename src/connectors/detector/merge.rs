@@ -21,6 +21,10 @@ pub(super) struct Found {
     pub(super) calls: Vec<Call>,
     /// Everything before this is closed; none while all sources are silent replays.
     pub(super) until: Option<UnixNanos>,
+    /// The command was to begin this checkpoint.
+    pub(super) checkpoint: Option<u64>,
+    /// Buckets were closed. Until that happens again little changes, so that a checkpoint is best begun now.
+    pub(super) swept: bool,
 }
 
 impl Found {
@@ -38,6 +42,8 @@ impl Found {
             all.calls.extend(part.calls);
             // All shards follow the same sources.
             all.until = all.until.max(part.until);
+            all.checkpoint = all.checkpoint.max(part.checkpoint);
+            all.swept |= part.swept;
         }
         anomaly::sort(&mut all.anomalies);
         all.unusual.sort_unstable();

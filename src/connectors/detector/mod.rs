@@ -2,12 +2,14 @@
 
 mod anomaly;
 mod bucket;
+mod checkpoint;
 mod config;
 mod core;
 mod group;
 mod incidents;
 mod intake;
 mod joint;
+mod journal;
 mod judged;
 mod key;
 mod merge;
@@ -32,6 +34,7 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
 pub use self::config::Config;
+use self::checkpoint::{Outcome, Pieces, Writer};
 use self::core::{Core, Settings};
 pub use self::incidents::{AlertsConfig, IncidentsConfig, Per};
 use self::incidents::{Incidents, Told};
@@ -40,7 +43,6 @@ use self::merge::Merge;
 pub use self::rules::{Amount, Deployments, Direction, Maintenance, Match, Rule};
 use self::rules::{Part, Request};
 use self::shard::{Command, Report, Shared};
-use self::state::{Header, Place, Save};
 use self::warmup::Learning;
 pub use self::warmup::{FullWarmup, Warmup};
 use crate::model::{IncidentEvent, Payload, PayloadKind, Signal, UnixNanos};
@@ -63,6 +65,9 @@ pub const FACTORY: Factory = Factory {
     make: Make::Connector(make),
 };
 
+/// The name of the incidents in a checkpoint.
+const INCIDENTS: &str = "incidents";
+
 /// How often the shards are told the time.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -75,7 +80,7 @@ fn make(instance: Instance) -> Result<Box<dyn Connector>, BuildError> {
     let shards = if config.shards == 0 { cores() } else { config.shards };
     let bucket = config.bucket.nanos();
     let context = instance.context;
-    let learnt = state::learnt(&*context.services.storage, &Place::new(&context), bucket);
+    let learnt = state::checkpoints(&context).is_some_and(|all| checkpoint::learnt(&all, bucket));
     // Asked before the receivers are made, which begin where it says.
     let learning = Learning::begin(&context, config.warmup, learnt, bucket).map_err(BuildError::new)?;
     Ok(Box::new(Detector { config, shards, context, learning: Some(learning) }))
@@ -98,7 +103,7 @@ impl Connector for Detector {
         let settings = Arc::new(settings);
         let bucket = settings.timing.bucket;
         let Some(learning) = self.learning.take() else { return Ok(()) };
-        let (mut cores, incidents, header) = self.load(settings).await?;
+        let (mut cores, incidents, index) = self.load(settings).await?;
         if learning.is_on() {
             // Nothing has been fed yet, so nothing can be closed by it.
             cores.iter_mut().for_each(|core| drop(core.learn_history(true)));
@@ -108,9 +113,12 @@ impl Connector for Detector {
         // The training stage ends when the last shard does.
         drop(desk);
         let (reports, heard) = mpsc::channel(4 * self.shards);
+        let (writer, pieces, written) = Writer::new(&self.context, state::checkpoints(&self.context), self.shards, bucket);
+        let writing = tokio::task::spawn_blocking(move || writer.run());
         let shared = Shared {
             counters: Arc::clone(&self.context.counters),
             reports,
+            pieces: pieces.sender(),
             warned: Arc::new(Once::new()),
             live_from: learning.live_from(),
         };
@@ -121,45 +129,54 @@ impl Connector for Detector {
         }
         // The reports end when the last shard does.
         drop(shared);
-        let save = Save::new(Place::new(&self.context), bucket, header.as_ref());
         let training = training::stage(due, &self.context);
         let (fed, told, ()) =
-            tokio::join!(self.feed(input, shards, bucket, learning), self.tell(heard, &output, incidents, save), training);
-        fed.and(told)
+            tokio::join!(self.feed(input, shards, bucket, learning, index), self.tell(heard, &output, incidents, pieces), training);
+        fed.and(told)?;
+        writing.await.map_err(not_saved)?;
+        let last = written.borrow().clone();
+        match last {
+            Some(Outcome::Lost { why, .. }) => Err(not_saved(why)),
+            Some(Outcome::Written { .. }) | None => Ok(()),
+        }
     }
 }
 
 impl Detector {
-    /// The shards with what they learnt before the last stop, and the incidents that were not over then.
-    async fn load(&self, settings: Arc<Settings>) -> Result<(Vec<Core>, Incidents, Option<Header>), ComponentError> {
+    /// The shards with what they learnt before the last stop, the incidents that were not over then, and the index of
+    /// the next checkpoint.
+    async fn load(&self, settings: Arc<Settings>) -> Result<(Vec<Core>, Incidents, u64), ComponentError> {
         let all: Vec<Arc<Settings>> = (0..self.shards).map(|_| Arc::clone(&settings)).collect();
-        let (storage, place) = (Arc::clone(&self.context.services.storage), Place::new(&self.context));
         let now = self.context.services.clock.now();
-        let counters = Arc::clone(&self.context.counters);
         let (environment, component) = (self.context.environment.clone(), self.context.id.to_string());
         let mut incidents = Incidents::new(&environment, self.config.incidents());
-        let loading = move || match state::load(&*storage, &place, &all, now) {
-            Ok((mut cores, header)) => {
-                if let Some(header) = &header {
-                    let restored = match state::load_incidents(&*storage, &place, header) {
-                        Ok(Some(bytes)) => incidents.restore(&bytes).map_err(|e| e.to_string()),
-                        Ok(None) => Ok(()),
-                        Err(error) => Err(error.to_string()),
-                    };
-                    if let Err(reason) = restored {
-                        tracing::warn!(%environment, component, reason, "open incidents cannot be read; they begin anew");
-                    }
-                    cores.iter_mut().for_each(|core| core.resume(now));
-                    let series: usize = cores.iter().map(Core::series).sum();
-                    counters.event("series_restored", series as u64);
-                    tracing::info!(%environment, component, series, "goes on with what was learnt before");
+        let anew = move |all: Vec<Arc<Settings>>| all.into_iter().map(|s| Core::new(s, now)).collect();
+        let Some(checkpoints) = state::checkpoints(&self.context) else { return Ok((anew(all), incidents, 0)) };
+        let counters = Arc::clone(&self.context.counters);
+        let loading = move || {
+            let index = checkpoints.list().ok().and_then(|all| all.first().copied()).map_or(0, |newest| newest + 1);
+            let unusable = |error: &checkpoint::LoadError| {
+                counters.event("checkpoints_unusable", 1);
+                tracing::warn!(%environment, component, %error, "a checkpoint cannot be used; the one before it is tried");
+            };
+            let tidied = checkpoints.tidy().map_err(checkpoint::LoadError::from);
+            let loaded = match tidied.and_then(|()| checkpoint::newest(&checkpoints, &all, unusable)) {
+                Ok(None) => return (anew(all), incidents, index),
+                Ok(Some((_, loaded))) => loaded,
+                Err(reason) => {
+                    tracing::warn!(%environment, component, %reason, "what was learnt before cannot be used; learning starts anew");
+                    return (anew(all), incidents, index);
                 }
-                (cores, incidents, header)
+            };
+            let checkpoint::Loaded { mut cores, named } = loaded;
+            if let Some(Err(reason)) = named.get(INCIDENTS).map(|bytes| incidents.restore(bytes)) {
+                tracing::warn!(%environment, component, %reason, "open incidents cannot be read; they begin anew");
             }
-            Err(reason) => {
-                tracing::warn!(%environment, component, %reason, "what was learnt before cannot be used; learning starts anew");
-                (all.iter().map(|s| Core::new(Arc::clone(s), now)).collect(), incidents, None)
-            }
+            cores.iter_mut().for_each(|core| core.resume(now));
+            let series: usize = cores.iter().map(Core::series).sum();
+            counters.event("series_restored", series as u64);
+            tracing::info!(%environment, component, series, "goes on with what was learnt before");
+            (cores, incidents, index)
         };
         tokio::task::spawn_blocking(loading)
             .await
@@ -173,6 +190,7 @@ impl Detector {
         shards: Vec<mpsc::Sender<Command>>,
         bucket: u64,
         mut learning: Learning,
+        index: u64,
     ) -> Result<(), ComponentError> {
         let mut intake = Intake::new(&self.context.environment, shards.len(), bucket);
         let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + TICK, TICK);
@@ -199,11 +217,14 @@ impl Detector {
                 }
                 Some(question) = questions.recv() => self.ask(question, &shards).await?,
                 delivery = input.recv() => {
-                    let Some(Delivery { payload, mut flight }) = delivery else {
+                    let Some(Delivery { payload, mut flight, .. }) = delivery else {
                         if let Some(until) = learning.end_of_replay() {
                             self.all(&shards, || Command::Finish(until)).await?;
                         }
-                        return Ok(());
+                        return match self.context.services.files {
+                            Some(_) => self.all(&shards, || Command::Checkpoint(index)).await,
+                            None => Ok(()),
+                        };
                     };
                     let divided = intake.divide(payload, now);
                     for (reason, records) in divided.dropped {
@@ -261,52 +282,35 @@ impl Detector {
         Ok(())
     }
 
-    /// Hands on what the shards find; at their end keeps what they have learnt.
+    /// Hands on what the shards find; adds to a checkpoint what is kept behind them.
     async fn tell(
         &self,
         mut reports: mpsc::Receiver<Report>,
         output: &Output,
         mut incidents: Incidents,
-        mut save: Save,
+        pieces: Pieces,
     ) -> Result<(), ComponentError> {
-        let storage = &self.context.services.storage;
-        let (mut ended, mut shared) = (0, None);
+        let mut ended = 0;
         let mut merge = Merge::new(self.shards);
         self.show(&incidents);
         while let Some(report) = reports.recv().await {
             match report {
                 Report::Found { shard, command, found } => {
                     let Some(found) = merge.take(shard, command, found) else { continue };
+                    if let Some(index) = found.checkpoint {
+                        let bytes = incidents.save().map_err(not_saved)?;
+                        pieces.behind(index, vec![(INCIDENTS.to_owned(), bytes)]).await;
+                    }
                     if found.is_empty() && found.until.is_none() {
                         continue;
                     }
                     let told = incidents.take(found);
                     self.hand_on(told, &incidents, output).await;
                 }
-                Report::Chunk(bytes) => {
-                    let storage = Arc::clone(storage);
-                    let wrote = tokio::task::spawn_blocking(move || {
-                        let result = save.chunk(&*storage, &bytes);
-                        (save, result)
-                    });
-                    let result;
-                    (save, result) = wrote.await.map_err(not_saved)?;
-                    result.map_err(not_saved)?;
-                }
-                Report::Ended(sources) => {
-                    ended += 1;
-                    shared = Some(sources);
-                }
+                Report::Ended => ended += 1,
             }
         }
-        let (Some(sources), true) = (shared, ended == self.shards) else { return Err(shard_ended()) };
-        let storage = Arc::clone(storage);
-        let bytes = incidents.save().map_err(not_saved)?;
-        let saving = move || {
-            save.incidents(&*storage, &bytes)?;
-            save.finish(&*storage, sources)
-        };
-        tokio::task::spawn_blocking(saving).await.map_err(not_saved)?.map_err(not_saved)
+        if ended == self.shards { Ok(()) } else { Err(shard_ended()) }
     }
 }
 

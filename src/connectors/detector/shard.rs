@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Once};
 
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TryRecvError;
 
+use super::checkpoint::{Piece, Saver};
 use super::core::{Core, Feed, Outcome};
 use super::merge::Found;
 use super::rules::{self, Part, Request};
-use super::state;
 use crate::model::UnixNanos;
 use crate::pipeline::{Counters, Flight};
 
@@ -31,6 +32,8 @@ pub(super) enum Command {
     Finish(UnixNanos),
     /// Somebody asks or tells something.
     Ask(Arc<Request>, mpsc::Sender<Part>),
+    /// From here on the checkpoint at this index is owed: the state before any command that follows.
+    Checkpoint(u64),
 }
 
 /// What a shard tells.
@@ -38,10 +41,8 @@ pub(super) enum Command {
 pub(super) enum Report {
     /// What it found for a command.
     Found { shard: usize, command: u64, found: Found },
-    /// A part of its state, at its end.
-    Chunk(Vec<u8>),
-    /// It has ended, and told all of its state.
-    Ended(state::Shared),
+    /// It has ended, and owes nothing.
+    Ended,
 }
 
 /// What all shards of a detector share.
@@ -49,6 +50,8 @@ pub(super) enum Report {
 pub(super) struct Shared {
     pub(super) counters: Arc<Counters>,
     pub(super) reports: mpsc::Sender<Report>,
+    /// Where the pieces of checkpoints go.
+    pub(super) pieces: mpsc::Sender<Piece>,
     /// The series limit is worth one warning.
     pub(super) warned: Arc<Once>,
     /// What lies before is history: learnt, not reported.
@@ -69,9 +72,23 @@ type Unheard = mpsc::error::SendError<Report>;
 
 fn run(shard: usize, mut core: Core, mut commands: mpsc::Receiver<Command>, shared: &Shared) -> Result<(), Unheard> {
     let mut counted = 0;
+    let mut saver = Saver::new(shared.pieces.clone());
     // All shards are told the same commands in the same order, so they number them alike.
     let mut number = 0;
-    while let Some(command) = commands.blocking_recv() {
+    loop {
+        let command = if saver.owes() {
+            match commands.try_recv() {
+                Ok(command) => command,
+                Err(TryRecvError::Empty) => {
+                    saver.idle(&mut core);
+                    continue;
+                }
+                Err(TryRecvError::Disconnected) => break,
+            }
+        } else {
+            let Some(command) = commands.blocking_recv() else { break };
+            command
+        };
         let outcome = match command {
             Command::Feed(feed, mut flight) => {
                 let outcome = core.observe(feed);
@@ -94,15 +111,22 @@ fn run(shard: usize, mut core: Core, mut commands: mpsc::Receiver<Command>, shar
             Command::Ask(request, answer) => {
                 // Whoever asked may have gone away.
                 drop(answer.try_send(rules::answer(&mut core, &request)));
+                saver.between(&mut core);
                 continue;
+            }
+            Command::Checkpoint(index) => {
+                saver.begin(&mut core, index);
+                Outcome { found: Found { checkpoint: Some(index), ..Found::default() }, ..Outcome::default() }
             }
         };
         let found = report(outcome, shared);
         shared.reports.blocking_send(Report::Found { shard, command: number, found })?;
         number += 1;
+        saver.between(&mut core);
     }
-    let sources = state::encode(&mut core, |chunk| shared.reports.blocking_send(Report::Chunk(chunk)))?;
-    shared.reports.blocking_send(Report::Ended(sources))
+    // Where nobody writes any more, that is told by whoever waits for it.
+    saver.finish(&mut core);
+    shared.reports.blocking_send(Report::Ended)
 }
 
 /// Counts what came of a command; what is to be told of it.

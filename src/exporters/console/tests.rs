@@ -1,5 +1,4 @@
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use super::incident::tests::{belongs, incident};
 use super::*;
@@ -118,6 +117,7 @@ fn start(format: Format) -> Run {
             clock: Arc::new(ManualClock::default()),
             storage: Arc::new(MemoryStorage::default()),
             data_dir: std::path::PathBuf::new(),
+            files: None,
             registry: Registry::default(),
             queue_capacity: 1,
         },
@@ -129,7 +129,7 @@ fn start(format: Format) -> Run {
 
 impl Run {
     async fn send(&self, anomalies: Vec<Anomaly>) {
-        self.output.offer(Payload::Anomalies(Arc::new(anomalies.into())), Duration::from_secs(30)).await.unwrap();
+        self.output.send(Payload::Anomalies(Arc::new(anomalies.into()))).await.unwrap();
     }
 
     /// Waits until everything was handled, and ends the exporter.

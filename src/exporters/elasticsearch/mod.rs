@@ -87,7 +87,7 @@ impl ElasticsearchExporter {
     }
 
     fn add(&self, batch: &mut Batch, delivery: Delivery) {
-        let Delivery { payload, flight } = delivery;
+        let Delivery { payload, flight, .. } = delivery;
         match payload {
             Payload::Anomalies(findings) => batch.add(&findings, &self.writer.stream, flight),
             // The graph is checked, so nothing else comes.

@@ -51,8 +51,9 @@ const BETWEEN_FAILURES: Duration = Duration::from_secs(1);
 pub const FACTORY: Factory = Factory {
     kind: "elasticsearch",
     about: "Reads spans, metric points and log records from Elasticsearch indices, each document once.",
-    acknowledgement: "A document counts as read when every pipeline of its signal has taken it; only then the cursor, which \
-                      survives a restart, moves past it.",
+    acknowledgement: "A document counts as read when it is in the input log on disk (or with whatever else ends its \
+                      pipelines), together with a mark of how far was read; the cursor moves past it after that, and takes \
+                      up the marks after a crash, so that each document is read once.",
     schema: |generator| closed(Config::json_schema(generator)),
     implicit: false,
     gives: |kind| matches!(kind, PayloadKind::Telemetry(_)).then_some(kind),
@@ -110,7 +111,7 @@ impl Receiver for Elasticsearch {
         };
         let key = format!("cursor/{}/{}", context.environment, context.id);
         let storage = std::sync::Arc::clone(&context.services.storage);
-        let cursor = match self.history() {
+        let mut cursor = match self.history() {
             Some(span) if span.ends => Cursor::anew(storage, key, span.from),
             // What was read before fed nobody who still knows it.
             Some(span) if span.anew => Cursor::anew(storage, key, span.from.min(start)),
@@ -124,7 +125,11 @@ impl Receiver for Elasticsearch {
                 cursor
             }
         };
-        tracing::info!(environment = %context.environment, component = %context.id, from = %cursor.high(), "reading indices");
+        let taken_in = cursor.catch_up(&context.services.registry.marks(&context.environment, &context.id.to_string()));
+        if taken_in > 0 {
+            context.counters.event("documents_caught_up", taken_in as u64);
+        }
+        tracing::info!(environment = %context.environment, component = %context.id, from = %cursor.high(), taken_in, "reading indices");
         let jitter = config.query_delay_jitter.unwrap_or(config.query_delay);
         self.delay = nanos(config.query_delay.get()).saturating_add(share(&name, nanos(jitter.get())));
         let settings = Settings {

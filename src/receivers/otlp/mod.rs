@@ -41,8 +41,9 @@ use crate::pipeline::{BuildError, ComponentError, Context, Factory, Make, Receiv
 pub const FACTORY: Factory = Factory {
     kind: "otlp",
     about: "Takes telemetry from OpenTelemetry Collectors and SDKs, over gRPC and HTTP.",
-    acknowledgement: "Success means that every pipeline of the environment has taken the records into its queue; when \
-                      there is no room within `wait`, the client is told to send again.",
+    acknowledgement: "Success means that the records are in the input log on disk (or with whatever else ends their \
+                      pipelines); when that is not so within `wait`, the client is told to send again, and what it sends \
+                      again is not counted twice.",
     schema: |generator| generator.subschema_for::<Config>(),
     implicit: false,
     gives: |kind| matches!(kind, PayloadKind::Telemetry(_)).then_some(kind),

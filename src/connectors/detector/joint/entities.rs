@@ -6,9 +6,9 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use detection::{Carrier, Channel, EntityFinding, MOST_CHANNELS, Parameters, Quantity, Verdict};
-use hashbrown::HashMap;
 
 use super::super::bucket::{Function, Taken};
+use super::super::checkpoint::Kept;
 use super::super::judged::Judged;
 use super::super::key::Key;
 use super::collector::Collector;
@@ -92,17 +92,19 @@ pub(super) struct Found {
 
 /// All entities of a shard.
 #[derive(Debug, Default)]
-pub(super) struct AllEntities(pub(super) HashMap<Whole, Joint>);
+pub(super) struct AllEntities(pub(super) Kept<Whole, Joint>);
 
 impl AllEntities {
     /// What a group of series shows; `horizon` as in [`Collector::hold`].
     pub(super) fn take(&mut self, key: &Key, horizon: u64, judged: &[Judged]) {
         let whole = Whole(Arc::clone(&key.entity));
-        let joint = match self.0.get_mut(&whole) {
-            Some(joint) => joint,
-            None if judged.is_empty() => return,
-            None => self.0.entry(whole).or_default(),
-        };
+        if judged.is_empty() {
+            if let Some(joint) = self.0.get(&whole) {
+                joint.collector.hold(horizon);
+            }
+            return;
+        }
+        let joint = self.0.change_or_add(whole);
         joint.collector.hold(horizon);
         for Judged { bucket, taken, verdict, .. } in judged {
             let Verdict { point, alert, page, expected, lower, upper, surprises, .. } = *verdict;
@@ -115,7 +117,7 @@ impl AllEntities {
     /// The series of `key` are forgotten, and the entity with its last one.
     pub(super) fn forget(&mut self, key: &Key) {
         let whole = Whole(Arc::clone(&key.entity));
-        let Some(joint) = self.0.get_mut(&whole) else { return };
+        let Some(joint) = self.0.change(&whole) else { return };
         joint.series.retain(|(other, _), _| other != key);
         if joint.series.is_empty() {
             self.0.remove(&whole);
@@ -125,12 +127,15 @@ impl AllEntities {
     /// Judges what all series have closed.
     pub(super) fn judge(&mut self, settings: &Settings, events: &mut Events) -> Vec<Found> {
         let mut found = Vec::new();
-        for (whole, joint) in &mut self.0 {
-            while let Some((bucket, shown)) = joint.collector.due() {
+        self.0.retain(|whole, joint| {
+            while joint.collector.is_due() {
+                let joint = joint.change();
+                let Some((bucket, shown)) = joint.collector.due() else { break };
                 found.extend(joint.judge(&whole.0, bucket, shown, settings, events));
             }
             joint.collector.rest();
-        }
+            true
+        });
         found
     }
 }

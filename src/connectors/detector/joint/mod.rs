@@ -22,8 +22,9 @@ use detection::{Parameters, PeerParameters};
 pub(super) use self::config::{Entities, Model, Peers};
 use self::entities::AllEntities;
 use self::siblings::AllSiblings;
-pub(super) use self::state::Saved;
+pub(super) use self::state::{SavedEntity, SavedSiblings};
 use super::anomaly::Finder;
+use super::checkpoint::{Kind, Owing};
 use super::judged::Judged;
 use super::key::Key;
 use crate::model::{Anomaly, UnixNanos};
@@ -76,6 +77,11 @@ pub(super) struct Stage {
 }
 
 impl Stage {
+    /// All that is learnt, as checkpoints want it.
+    pub(super) fn owing(&mut self) -> [(Kind, &mut dyn Owing); 2] {
+        [(Kind::Siblings, &mut self.siblings.0), (Kind::Entities, &mut self.entities.0)]
+    }
+
     /// What the series of `key` show, whose buckets before `horizon` are closed.
     pub(super) fn take(&mut self, key: &Key, horizon: u64, judged: &[Judged], settings: &Settings) {
         if settings.entities {

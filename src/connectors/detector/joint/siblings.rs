@@ -5,10 +5,10 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use detection::{MAX_PEERS, PeerFinding, PeerGroup, PeerValue};
-use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
 use super::super::bucket::{Function, Taken};
+use super::super::checkpoint::Kept;
 use super::super::judged::Judged;
 use super::super::key::Key;
 use super::collector::Collector;
@@ -86,7 +86,7 @@ pub(super) struct Found {
 
 /// All groups of siblings of a shard.
 #[derive(Debug, Default)]
-pub(super) struct AllSiblings(pub(super) HashMap<Siblings, Group>);
+pub(super) struct AllSiblings(pub(super) Kept<Siblings, Group>);
 
 impl AllSiblings {
     /// What a group of series shows; `horizon` as in [`Collector::hold`].
@@ -95,11 +95,13 @@ impl AllSiblings {
             return;
         }
         let siblings = Siblings(key.clone());
-        let group = match self.0.get_mut(&siblings) {
-            Some(group) => group,
-            None if judged.is_empty() => return,
-            None => self.0.entry(siblings).or_default(),
-        };
+        if judged.is_empty() {
+            if let Some(group) = self.0.get(&siblings) {
+                group.collector.hold(horizon);
+            }
+            return;
+        }
+        let group = self.0.change_or_add(siblings);
         group.collector.hold(horizon);
         for Judged { bucket, taken, verdict, .. } in judged {
             let place = key.kind.functions().iter().position(|f| *f == taken.function);
@@ -116,12 +118,15 @@ impl AllSiblings {
     /// Judges what all have closed.
     pub(super) fn judge(&mut self, settings: &Settings, events: &mut Events) -> Vec<Found> {
         let mut found = Vec::new();
-        for (siblings, group) in &mut self.0 {
-            while let Some((bucket, shown)) = group.collector.due() {
+        self.0.retain(|siblings, group| {
+            while group.collector.is_due() {
+                let group = group.change();
+                let Some((bucket, shown)) = group.collector.due() else { break };
                 group.learnt.judge(siblings, bucket, shown, settings, events, &mut found);
             }
             group.collector.rest();
-        }
+            true
+        });
         found
     }
 

@@ -36,6 +36,7 @@ pub(super) async fn run_with(config: serde_json::Value, storage: &Arc<MemoryStor
         clock: Arc::new(ManualClock::new(UnixNanos::from_secs(now))),
         storage: Arc::clone(storage) as Arc<dyn Storage>,
         data_dir: std::path::PathBuf::new(),
+        files: None,
         registry: Registry::default(),
         queue_capacity: 4,
     };
@@ -123,6 +124,7 @@ async fn questions_are_answered_by_all_shards_between_two_feeds() {
         clock: Arc::new(ManualClock::new(UnixNanos::from_secs(BEGIN + 86_400))),
         storage: Arc::new(MemoryStorage::default()),
         data_dir: std::path::PathBuf::new(),
+        files: None,
         registry: registry.clone(),
         queue_capacity: 4,
     };
