@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::blocks::{AiService, Alerts, Audit, DataCollection, Redis, Security};
 use super::scalars::{ByteSize, Duration, Endpoint};
+use crate::storage::LogOptions;
 
 /// One anomalyd daemon: which environments it watches, and what it needs for itself.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -64,11 +65,7 @@ pub struct Storage {
 
 impl Default for Storage {
     fn default() -> Self {
-        Self {
-            data_dir: PathBuf::from("./data"),
-            input_log: InputLog::default(),
-            checkpoint_interval: Duration::from_secs(300),
-        }
+        Self { data_dir: PathBuf::from("./data"), input_log: InputLog::default(), checkpoint_interval: Duration::from_secs(300) }
     }
 }
 
@@ -87,6 +84,14 @@ pub struct InputLog {
     /// It is kept in files of about this size; they are removed as a whole.
     #[schemars(extend("x-minimum" = "1MiB", "x-maximum" = "4GiB"))]
     pub segment_size: ByteSize,
+}
+
+impl InputLog {
+    /// As the storage takes it; `None` where it is off.
+    #[must_use]
+    pub fn options(&self) -> Option<LogOptions> {
+        self.enabled.then(|| LogOptions { segment_size: self.segment_size.bytes(), max_size: self.max_size.bytes() })
+    }
 }
 
 impl Default for InputLog {

@@ -19,7 +19,7 @@ mod kept;
 mod load;
 mod saver;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 mod writer;
 
 use serde::{Deserialize, Serialize};

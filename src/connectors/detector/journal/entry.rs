@@ -32,6 +32,9 @@ pub(in super::super) enum Entry {
 /// What a detector begins with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(in super::super) struct Started {
+    /// Whose, and of what name.
+    pub(in super::super) environment: String,
+    pub(in super::super) detector: String,
     pub(in super::super) now: UnixNanos,
     /// Its configuration as JSON.
     pub(in super::super) config: String,
@@ -190,9 +193,12 @@ mod tests {
         points.bins.push((1.5, 2.0));
         assert_eq!(points.symbols.get(name), "queue.length");
         let telemetry = Telemetry { environment: environment(), source: SourceId::from("otlp"), batch: Batch::Metrics(points) };
-        let fed = |payload| Entry::Feed(Box::new(Fed { id: Some(BatchId([9; 16])), mark: Some(Arc::new(mark.clone())), payload }));
+        let fed =
+            |payload| Entry::Feed(Box::new(Fed { id: Some(BatchId([9; 16])), mark: Some(Arc::new(mark.clone())), payload }));
         let entries = [
             Entry::Started(Started {
+                environment: "production".to_owned(),
+                detector: "detector".to_owned(),
                 now: UnixNanos(1),
                 config: "{}".to_owned(),
                 shards: 2,

@@ -71,7 +71,8 @@ impl Feeder {
         let Fed { id, mark, payload } = fed;
         self.known.take(id, mark.as_ref(), self.now);
         let divided = self.intake.divide(payload, self.now);
-        let mut flight = flight.unwrap_or_default();
+        // What is read from a log was accounted for when it came in.
+        let mut flight = flight.unwrap_or_else(Flight::none);
         for (reason, records) in divided.dropped {
             flight.dropped(records, reason);
         }

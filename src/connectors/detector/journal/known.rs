@@ -97,11 +97,14 @@ mod tests {
             Arc::new(Mark { source: SourceId::from(source), signal, generation, bytes: vec![generation as u8] })
         };
         let mut known = Known::default();
-        for mark in [mark("a", Signal::Logs, 1), mark("a", Signal::Traces, 1), mark("b", Signal::Logs, 5), mark("a", Signal::Logs, 2)] {
+        for mark in
+            [mark("a", Signal::Logs, 1), mark("a", Signal::Traces, 1), mark("b", Signal::Logs, 5), mark("a", Signal::Logs, 2)]
+        {
             known.take(None, Some(&mark), at(0));
         }
         let known = Known::restore(&known.save().unwrap()).unwrap();
-        let kept: Vec<(String, u64)> = known.marks().map(|m| (format!("{} {}", m.source, m.signal.as_str()), m.generation)).collect();
+        let kept: Vec<(String, u64)> =
+            known.marks().map(|m| (format!("{} {}", m.source, m.signal.as_str()), m.generation)).collect();
         assert_eq!(kept, [("a traces".to_owned(), 1), ("a logs".to_owned(), 2), ("b logs".to_owned(), 5)]);
     }
 }

@@ -37,7 +37,8 @@ struct Item<M> {
 /// that name fields can read back.)
 type Who<S, A> = (S, Option<S>, Option<S>, Option<SpanKind>, A);
 
-type Read = Stored<SourceId, Vec<Who<String, Vec<(String, String)>>>, Vec<Arc<str>>, Vec<Item<Measure>>, Vec<ServiceVersion>, Vec<Call>>;
+type Read =
+    Stored<SourceId, Vec<Who<String, Vec<(String, String)>>>, Vec<Arc<str>>, Vec<Item<Measure>>, Vec<ServiceVersion>, Vec<Call>>;
 
 /// The places of things that are shared by address: those of a batch are.
 struct Places<'a, T: ?Sized> {

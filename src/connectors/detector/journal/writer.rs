@@ -7,11 +7,14 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
+use super::super::checkpoint::Outcome;
 use super::super::rules::{self, Request};
-use super::feeder::{Feeder, ShardEnded};
-use super::{Entry, Fed, Started, Told, is_measured, write_fed};
+use super::super::shard::Report;
+use super::recovery::begin_checkpoint;
+use super::schedule::Schedule;
+use super::{Entry, Fed, Feeder, ShardEnded, Started, Told, is_measured, write_fed};
 use crate::model::UnixNanos;
-use crate::pipeline::{Context, Delivery, Origin, Question, Receipt, Refusal, Status};
+use crate::pipeline::{BatchId, Context, Delivery, Flight, Origin, Question, Receipt, Refusal, Status};
 use crate::storage::Log;
 
 /// A commit is written when it has so many bytes, even if more waits.
@@ -34,7 +37,7 @@ pub(in super::super) enum Work {
     Question(Question),
 }
 
-/// Writes entries and gives them on.
+/// Writes entries and lets them happen.
 pub(in super::super) struct Writer {
     context: Context,
     feeder: Feeder,
@@ -42,32 +45,46 @@ pub(in super::super) struct Writer {
     log: Option<Log>,
     /// What is said anew after a time in which nothing could be written.
     started: Started,
-    /// What keeps the log from being written, and since when the clock is not followed.
+    checkpoints: Option<Checkpointing>,
+    /// What keeps the log from being written.
     trouble: Option<String>,
     bytes: Vec<u8>,
+}
+
+/// What checkpoints need.
+pub(in super::super) struct Checkpointing {
+    pub(in super::super) schedule: Schedule,
+    pub(in super::super) reports: mpsc::Sender<Report>,
+    /// The newest one that is on disk: the log goes back to it when there is a newer one.
+    pub(in super::super) newest: Option<u64>,
 }
 
 /// An entry that waits for its commit.
 enum Pending {
     Entry(Entry),
-    Fed(Box<Fed>, crate::pipeline::Flight, Receipt),
+    Fed(Box<Fed>, Flight, Receipt),
     /// A request, and who asked. Only what changes something is an entry.
     Question(Question, Arc<Request>, Option<Told>),
     /// It was taken in before; its sender has not heard it.
-    Repeated(crate::pipeline::Flight, Receipt),
+    Repeated(Flight, Receipt),
 }
 
 impl Writer {
-    pub(in super::super) fn new(context: Context, feeder: Feeder, log: Option<Log>, started: Started) -> Self {
-        Self { context, feeder, log, started, trouble: None, bytes: Vec::new() }
+    pub(in super::super) fn new(
+        context: Context,
+        feeder: Feeder,
+        log: Option<Log>,
+        started: Started,
+        checkpoints: Option<Checkpointing>,
+    ) -> Self {
+        Self { context, feeder, log, started, checkpoints, trouble: None, bytes: Vec::new() }
     }
 
-    /// Works until `work` ends. Blocks: for a thread of its own.
-    pub(in super::super) fn run(mut self, mut work: mpsc::Receiver<Work>) -> Result<(Feeder, Option<Log>), ShardEnded> {
-        let started = Entry::Started(self.started.clone());
+    /// Works until `work` ends, and then begins the last checkpoint. Blocks: for a thread of its own.
+    pub(in super::super) fn run(mut self, mut work: mpsc::Receiver<Work>) -> Result<(), ShardEnded> {
+        let started = Entry::Started(Started { now: self.context.services.clock.now(), ..self.started.clone() });
         self.commit(vec![Pending::Entry(started)])?;
-        let mut after = None;
-        while let Some(first) = after.take().or_else(|| work.blocking_recv()) {
+        while let Some(first) = work.blocking_recv() {
             let mut batch = Vec::new();
             let mut ids = HashSet::new();
             let mut bytes = 0;
@@ -80,12 +97,37 @@ impl Writer {
                 next = work.try_recv().ok();
             }
             self.commit(batch)?;
+            self.checkpoint()?;
         }
-        Ok((self.feeder, self.log))
+        match &self.checkpoints {
+            Some(checkpoints) => begin_checkpoint(&self.feeder, &checkpoints.reports, &self.started),
+            None => Ok(()),
+        }
+    }
+
+    /// Begins a checkpoint if one is due; when one is on disk, gives back the room that the log does not need any more.
+    fn checkpoint(&mut self) -> Result<(), ShardEnded> {
+        let Some(Checkpointing { schedule, reports, newest }) = &mut self.checkpoints else { return Ok(()) };
+        if let Some(Outcome::Written { index, .. }) = schedule.outcome() {
+            if let (Some(log), Some(before)) = (&mut self.log, newest.replace(index))
+                && let Err(error) = log.trim(before)
+            {
+                let Context { environment, id, .. } = &self.context;
+                tracing::warn!(%environment, component = %id, %error, "the input log keeps what it does not need any more");
+            }
+        }
+        if self.trouble.is_none() && schedule.is_due() {
+            begin_checkpoint(&self.feeder, reports, &self.started)?;
+            schedule.begun(self.feeder.next);
+        }
+        if let Some(log) = &self.log {
+            self.context.counters.gauge("input_log_bytes", log.size() as f64);
+        }
+        Ok(())
     }
 
     /// Puts what is to happen into the batch, unless there is nothing to do for it. About how many bytes it has.
-    fn take(&mut self, work: Work, batch: &mut Vec<Pending>, ids: &mut HashSet<crate::pipeline::BatchId>) -> usize {
+    fn take(&mut self, work: Work, batch: &mut Vec<Pending>, ids: &mut HashSet<BatchId>) -> usize {
         match work {
             Work::Tick(now) => batch.push(Pending::Entry(Entry::Tick(now))),
             Work::Live => batch.push(Pending::Entry(Entry::Live)),
@@ -122,11 +164,8 @@ impl Writer {
         let now = self.context.services.clock.now();
         match Request::read(&question.subject, question.body.clone(), now) {
             Ok(request) => {
-                let told = request.changes().then(|| Told {
-                    now,
-                    subject: question.subject.clone(),
-                    body: question.body.to_string(),
-                });
+                let told =
+                    request.changes().then(|| Told { now, subject: question.subject.clone(), body: question.body.to_string() });
                 batch.push(Pending::Question(question, Arc::new(request), told));
             }
             Err(refusal) => question.answer(Err(refusal)),
@@ -154,7 +193,12 @@ impl Writer {
         }
         for pending in batch {
             match pending {
-                Pending::Entry(entry) => self.feeder.apply(entry, None)?,
+                Pending::Entry(entry) => {
+                    if let Entry::Live = entry {
+                        self.started.in_history = false;
+                    }
+                    self.feeder.apply(entry, None)?;
+                }
                 Pending::Fed(fed, flight, receipt) => {
                     receipt.kept();
                     self.feeder.apply(Entry::Feed(fed), Some(flight))?;
@@ -197,14 +241,15 @@ impl Writer {
             ends.push(self.bytes.len());
         }
         let mut start = 0;
-        let records: Vec<&[u8]> = ends
-            .into_iter()
-            .map(|end| self.bytes.get(std::mem::replace(&mut start, end)..end).unwrap_or_default())
-            .collect();
+        let records: Vec<&[u8]> =
+            ends.into_iter().map(|end| self.bytes.get(std::mem::replace(&mut start, end)..end).unwrap_or_default()).collect();
         if records.is_empty() {
             return Ok(());
         }
         let first = log.append(&records).map_err(|e| e.to_string())?;
+        if let Some(checkpoints) = &mut self.checkpoints {
+            checkpoints.schedule.wrote(self.bytes.len() as u64);
+        }
         debug_assert_eq!(first, self.feeder.next, "the log numbers entries as the feeder does");
         Ok(())
     }
