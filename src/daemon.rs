@@ -5,9 +5,9 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Daemon;
-use crate::pipeline::{self, Drained, Plan, Registry, Services, SystemClock};
+use crate::pipeline::{self, Drained, Machine, Memory, OutboxSettings, Plan, Registry, Services, SystemClock};
 use crate::server::Server;
-use crate::storage::{EmbeddedStorage, Storage};
+use crate::storage::{DiskFiles, EmbeddedStorage, Storage};
 
 /// Runs `plans` until `stop` is cancelled, then drains. A cancelled `abort` cuts the drain short.
 ///
@@ -25,11 +25,22 @@ pub async fn run(
     let server = server.with_remote_commands(daemon.server.remote_commands);
     let address = server.address();
     let end_server = CancellationToken::new();
+    let room = Machine::default().room();
+    let memory = Memory::new(daemon.memory_limit().bytes(room.map(|room| room.bytes)));
+    registry.share_memory(memory.clone());
+    tokio::spawn(memory.follow(end_server.clone()));
     let serving = tokio::spawn(server.serve(registry.clone(), end_server.clone()));
     let services = Services {
         clock: Arc::new(SystemClock),
         storage,
         data_dir: daemon.storage.data_dir.clone(),
+        files: Some(Arc::new(DiskFiles)),
+        input_log: daemon.storage.input_log.options(),
+        checkpoint_interval: daemon.storage.checkpoint_interval.get(),
+        outbox: OutboxSettings {
+            max_size: daemon.storage.outbox.max_size.bytes(),
+            patience: daemon.pipeline.shutdown_deadline.get() / 3,
+        },
         registry,
         queue_capacity: daemon.pipeline.queue_size,
     };

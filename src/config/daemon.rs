@@ -6,7 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::blocks::{AiService, Alerts, Audit, DataCollection, Redis, Security};
-use super::scalars::{Duration, Endpoint};
+use super::scalars::{ByteSize, Duration, Endpoint, MemoryLimit};
+use crate::storage::LogOptions;
 
 /// One anomalyd daemon: which environments it watches, and what it needs for itself.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -27,6 +28,9 @@ pub struct Daemon {
     /// How pipelines are run.
     #[serde(default)]
     pub pipeline: Pipeline,
+    /// How much memory the daemon may use.
+    #[serde(default)]
+    pub memory: Memory,
     /// A Redis that several daemons share. Without it, state is kept in `storage.data_dir`.
     #[serde(default)]
     pub redis: Option<Redis>,
@@ -47,6 +51,26 @@ pub struct Daemon {
     pub audit: Option<Audit>,
 }
 
+impl Daemon {
+    /// How much memory the daemon may use.
+    #[must_use]
+    pub fn memory_limit(&self) -> MemoryLimit {
+        let older = self.data_collection.and_then(|block| block.max_memory).map(MemoryLimit::Size);
+        self.memory.limit.or(older).unwrap_or(MemoryLimit::Share(80))
+    }
+}
+
+/// How much memory the daemon may use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Memory {
+    /// What the process may hold: a share of the limit of its cgroup (a container, a service), else of the machine's memory;
+    /// or a size of at least 64MiB. Left out: 80%. Near it, from 85 % on, no new series are learnt and pollers slow down; when
+    /// it is reached requests are refused with codes that make clients send again. Leave room for what is read from
+    /// files, which the kernel counts too.
+    pub limit: Option<MemoryLimit>,
+}
+
 /// Where the daemon keeps what must survive a restart.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -54,11 +78,71 @@ pub struct Storage {
     /// The only folder that is written to. A relative path starts from the folder the daemon is started in.
     #[schemars(length(min = 1))]
     pub data_dir: PathBuf,
+    /// What was accepted and is not in a checkpoint yet.
+    pub input_log: InputLog,
+    /// How often everything that was learnt is written to disk, beside the work. After a crash, what came in since is
+    /// learnt again from the input log.
+    #[schemars(extend("x-minimum" = "1s", "x-maximum" = "1h"))]
+    pub checkpoint_interval: Duration,
+    /// What was found and waits for exporters: one for each detector.
+    pub outbox: Outbox,
 }
 
 impl Default for Storage {
     fn default() -> Self {
-        Self { data_dir: PathBuf::from("./data") }
+        Self {
+            data_dir: PathBuf::from("./data"),
+            input_log: InputLog::default(),
+            checkpoint_interval: Duration::from_secs(300),
+            outbox: Outbox::default(),
+        }
+    }
+}
+
+/// What was found and waits for exporters: one for each detector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Outbox {
+    /// How large it may become. When it is full, the oldest findings that an exporter has not taken go to its
+    /// dead-letter file.
+    #[schemars(extend("x-minimum" = "16MiB"))]
+    pub max_size: ByteSize,
+}
+
+impl Default for Outbox {
+    fn default() -> Self {
+        Self { max_size: ByteSize::mib(1024) }
+    }
+}
+
+/// The log, on disk, of everything that detectors take in: one for each environment. A client hears success when what
+/// it sent is in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct InputLog {
+    /// Without it success means that the data is in memory: faster where the disk is slow, and what came in since the
+    /// last checkpoint is lost when the process is killed.
+    pub enabled: bool,
+    /// How large it may become for one environment. A checkpoint gives its room back, and is made before it is full;
+    /// when that fails, clients are told to keep what they have.
+    #[schemars(extend("x-minimum" = "16MiB"))]
+    pub max_size: ByteSize,
+    /// It is kept in files of about this size; they are removed as a whole.
+    #[schemars(extend("x-minimum" = "1MiB", "x-maximum" = "4GiB"))]
+    pub segment_size: ByteSize,
+}
+
+impl InputLog {
+    /// As the storage takes it; `None` where it is off.
+    #[must_use]
+    pub fn options(&self) -> Option<LogOptions> {
+        self.enabled.then(|| LogOptions { segment_size: self.segment_size.bytes(), max_size: self.max_size.bytes() })
+    }
+}
+
+impl Default for InputLog {
+    fn default() -> Self {
+        Self { enabled: true, max_size: ByteSize::mib(2048), segment_size: ByteSize::mib(64) }
     }
 }
 

@@ -1,9 +1,11 @@
 //! Attributes in columns: one flat list per batch, a range per record.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Symbol, Symbols};
 
 /// One key and its value.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Attribute {
     /// Interned key, as in the semantic conventions: `service.name`.
     pub key: Symbol,
@@ -12,7 +14,7 @@ pub struct Attribute {
 }
 
 /// The value of an attribute. Arrays, maps and bytes are kept as their JSON text.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Value {
     /// Text.
     Str(Symbol),
@@ -27,14 +29,14 @@ pub enum Value {
 }
 
 /// A run of attributes in the list of a batch.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttributeRange {
     start: u32,
     end: u32,
 }
 
 /// The attributes of all records of a batch, one after the other.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Attributes(Vec<Attribute>);
 
 impl Attributes {

@@ -81,7 +81,7 @@ impl SeverityBand {
 }
 
 /// One log record.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct LogRecord {
     /// The resource's attributes.
     pub resource: AttributeRange,

@@ -1,9 +1,11 @@
 //! Metric points in columns.
 
+use serde::{Deserialize, Serialize};
+
 use super::{AttributeRange, Attributes, Symbol, Symbols, UnixNanos};
 
 /// Whether a sum or histogram says the change since the last point, or the total since a start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Temporality {
     /// Change since the point before.
     Delta,
@@ -12,7 +14,7 @@ pub enum Temporality {
 }
 
 /// What kind of instrument a metric comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MetricKind {
     /// A sampled value.
     Gauge,
@@ -33,7 +35,7 @@ pub enum MetricKind {
 }
 
 /// Name, unit and kind of a metric; an index into [`Points::metrics`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Metric {
     /// Name: `http.server.request.duration`.
     pub name: Symbol,
@@ -49,7 +51,7 @@ pub type Instrument = u32;
 /// A distribution as a list of (representative value, how many) in the batch's pool.
 ///
 /// Explicit and exponential histograms and summaries all become this: what is learnt from them is a sketch.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Distribution {
     /// How many values.
     pub count: f64,
@@ -60,7 +62,7 @@ pub struct Distribution {
 }
 
 /// What a point says.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum PointValue {
     /// Gauge or sum.
     Number(f64),
@@ -69,7 +71,7 @@ pub enum PointValue {
 }
 
 /// One point of one metric.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Point {
     /// The resource's attributes.
     pub resource: AttributeRange,
@@ -86,7 +88,7 @@ pub struct Point {
 }
 
 /// A batch of metric points. Rows hold only fixed-size values.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Points {
     /// The batch's texts.
     pub symbols: Symbols,

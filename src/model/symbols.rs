@@ -3,10 +3,11 @@
 use std::hash::BuildHasher;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
+use serde::{Deserialize, Serialize};
 
 /// A string of a batch: an index into its [`Symbols`]. Equal symbols of one batch are equal strings
 /// (the reverse holds for strings that were interned, not for those that were pushed).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Symbol(u32);
 
 impl Symbol {
@@ -21,13 +22,43 @@ impl Symbol {
 }
 
 /// A dictionary of the strings of one batch, over one contiguous text: no allocation per string.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(from = "Stored")]
 pub struct Symbols {
     text: String,
     /// End of each string in `text`; the string starts where the one before ends.
     ends: Vec<usize>,
+    #[serde(skip)]
     index: HashTable<u32>,
+    #[serde(skip)]
     hasher: DefaultHashBuilder,
+}
+
+/// A dictionary as it is stored: the texts, one after the other.
+#[derive(Deserialize)]
+#[cfg_attr(test, derive(Serialize))]
+struct Stored {
+    text: String,
+    ends: Vec<usize>,
+}
+
+impl From<Stored> for Symbols {
+    /// Texts are found again by their first symbol. Ends that are no borders of texts read as empty ones.
+    fn from(stored: Stored) -> Self {
+        let Stored { text, ends } = stored;
+        let mut symbols = Self { text, ends, ..Self::new() };
+        if symbols.ends.is_empty() {
+            symbols.ends.push(0);
+        }
+        for place in 1..u32::try_from(symbols.ends.len()).unwrap_or(u32::MAX) {
+            let (all, ends, hasher) = (&symbols.text, &symbols.ends, &symbols.hasher);
+            let found = slice(all, ends, place);
+            let hash = hasher.hash_one(found);
+            let entry = symbols.index.entry(hash, |&i| slice(all, ends, i) == found, |&i| hasher.hash_one(slice(all, ends, i)));
+            entry.or_insert(place);
+        }
+        symbols
+    }
 }
 
 impl Default for Symbols {
@@ -117,6 +148,29 @@ mod tests {
             assert_eq!(symbols.find(word), Some(*symbol));
         }
         assert_eq!(symbols.find("absent"), None);
+    }
+
+    #[test]
+    fn a_stored_dictionary_reads_back_and_finds_its_texts_again() {
+        let mut symbols = Symbols::new();
+        let [cart, pay] = ["cart", "GET /pay"].map(|text| symbols.intern(text));
+        let pushed = symbols.push("cart");
+        let bytes = postcard::to_stdvec(&symbols).unwrap();
+        let mut back: Symbols = postcard::from_bytes(&bytes).unwrap();
+        assert_eq!([cart, pay, pushed].map(|symbol| back.get(symbol)), ["cart", "GET /pay", "cart"]);
+        assert_eq!((back.find("cart"), back.intern("GET /pay"), back.find("absent")), (Some(cart), pay, None));
+        assert_eq!(back.intern("new").index(), 4);
+    }
+
+    #[test]
+    fn a_damaged_dictionary_reads_as_empty_texts() {
+        for ends in [vec![], vec![0, 9], vec![0, 3, 1], vec![7]] {
+            let bytes = postcard::to_stdvec(&Stored { text: "ünï".to_owned(), ends }).unwrap();
+            let back: Symbols = postcard::from_bytes(&bytes).unwrap();
+            for place in 0..4 {
+                assert!(back.get(Symbol(place)).len() <= 5);
+            }
+        }
     }
 
     #[test]

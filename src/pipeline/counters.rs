@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::Receipt;
 use crate::model::PayloadKind;
 
 /// The counts of one component for one payload kind, in records (spans, points, log records, observations,
@@ -73,7 +74,7 @@ impl Counters {
             c.received += items;
             c.in_flight += items;
         });
-        Flight { counters: Arc::clone(self), kind, left: items }
+        Flight { counters: Arc::clone(self), kind, left: items, receipt: Receipt::default() }
     }
 
     /// Counts records that were offered and not taken in.
@@ -145,9 +146,39 @@ pub struct Flight {
     counters: Arc<Counters>,
     kind: PayloadKind,
     left: u64,
+    receipt: Receipt,
 }
 
 impl Flight {
+    /// Whoever sent these records waits for `receipt`: it is kept when all of them are accounted for, and not when
+    /// some are let go or refused.
+    pub fn attach(&mut self, receipt: Receipt) {
+        std::mem::replace(&mut self.receipt, receipt).kept();
+    }
+
+    /// Of nothing.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { counters: Arc::default(), kind: PayloadKind::Observations, left: 0, receipt: Receipt::default() }
+    }
+
+    /// Takes the receipt out, to be confirmed on its own.
+    #[must_use]
+    pub fn receipt(&mut self) -> Receipt {
+        std::mem::take(&mut self.receipt)
+    }
+
+    /// Whether the sender has stopped waiting for the receipt, and has these records again.
+    #[must_use]
+    pub fn is_withdrawn(&self) -> bool {
+        self.receipt.is_withdrawn()
+    }
+
+    /// Waits until the sender has stopped waiting for the receipt; for ever if nobody waits.
+    pub async fn withdrawn(&self) {
+        self.receipt.withdrawn().await;
+    }
+
     /// All that is left was handed on.
     pub fn sent(mut self) {
         let left = self.left;
@@ -183,7 +214,13 @@ impl Flight {
     }
 
     /// The component could not take it in after all; whoever offered it keeps it.
-    pub fn refused(mut self) {
+    pub fn refused(self) {
+        self.refused_because("the pipeline could not take it in");
+    }
+
+    /// As [`Flight::refused`]; says why to whoever waits.
+    pub fn refused_because(mut self, why: &str) {
+        self.receipt().refuse(why);
         let left = std::mem::take(&mut self.left);
         self.counters.with(self.kind, |c| {
             c.in_flight = c.in_flight.saturating_sub(left);
@@ -197,7 +234,7 @@ impl Flight {
     pub fn split(&mut self, items: u64) -> Self {
         let items = items.min(self.left);
         self.left -= items;
-        Self { counters: Arc::clone(&self.counters), kind: self.kind, left: items }
+        Self { counters: Arc::clone(&self.counters), kind: self.kind, left: items, receipt: self.receipt.share() }
     }
 
     /// How many records are still to be accounted for.
@@ -210,6 +247,11 @@ impl Flight {
 impl Drop for Flight {
     fn drop(&mut self) {
         let left = self.left;
+        let receipt = self.receipt();
+        if left == 0 {
+            return receipt.kept();
+        }
+        drop(receipt);
         self.dropped(left, "aborted");
     }
 }

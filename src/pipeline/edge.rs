@@ -1,12 +1,13 @@
 //! Bounded queues between components. A full queue makes the sender wait: that is the back-pressure that
 //! reaches the receiver.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::{Counters, Flight};
+use super::{Counters, Flight, Origin, Receipt};
 use crate::model::{Payload, PayloadKind, Signal};
 
 /// A payload in a queue, and its account.
@@ -14,8 +15,10 @@ use crate::model::{Payload, PayloadKind, Signal};
 pub struct Delivery {
     /// The payload.
     pub payload: Payload,
-    /// To be ended by whoever takes it.
+    /// To be ended by whoever takes it; holds the receipt.
     pub flight: Flight,
+    /// Where it comes from.
+    pub origin: Origin,
 }
 
 /// The sending side of one component's queue. Cheap to clone.
@@ -23,6 +26,7 @@ pub struct Delivery {
 pub struct Edge {
     sender: mpsc::Sender<Delivery>,
     counters: Arc<Counters>,
+    name: Option<Arc<str>>,
 }
 
 /// The receiving side of one component's queue.
@@ -36,7 +40,7 @@ impl Input {
     #[must_use]
     pub fn queue(capacity: usize, counters: Arc<Counters>) -> (Edge, Self) {
         let (sender, receiver) = mpsc::channel(capacity.max(1));
-        (Edge { sender, counters }, Self { receiver })
+        (Edge { sender, counters, name: None }, Self { receiver })
     }
 
     /// The next payload, or `None` when all senders are gone and the queue is empty: time to flush and end.
@@ -47,6 +51,15 @@ impl Input {
     /// The next payload if one is waiting.
     pub fn try_recv(&mut self) -> Option<Delivery> {
         self.receiver.try_recv().ok()
+    }
+}
+
+impl Edge {
+    /// With the name of what is behind it, the same after every start: the id of an exporter or connector, or the name
+    /// of a pipeline that begins with processors.
+    #[must_use]
+    pub fn named(self, name: &str) -> Self {
+        Self { name: Some(Arc::from(name)), ..self }
     }
 }
 
@@ -80,30 +93,68 @@ impl Output {
         self.edges.is_empty()
     }
 
+    /// Each target on its own, by its name; where it has none, by its place. One that stands here twice comes once.
+    #[must_use]
+    pub fn targets(&self) -> BTreeMap<Arc<str>, Self> {
+        let name = |place: usize, edge: &Edge| edge.name.clone().unwrap_or_else(|| Arc::from(format!("target {place}")));
+        let alone = |(place, edge): (usize, &Edge)| (name(place, edge), Self::new(vec![edge.clone()]));
+        self.edges.iter().enumerate().map(alone).collect()
+    }
+
     /// Hands `payload` to all targets, waiting as long as it takes for room in every queue.
     ///
     /// # Errors
     /// [`Refused::Closed`] when a target has ended; then none of them got it.
     pub async fn send(&self, payload: Payload) -> Result<(), Refused> {
-        let mut permits = Vec::with_capacity(self.edges.len());
-        // Room in every queue first, so that a payload is never in one and refused by another.
-        for edge in &self.edges {
-            permits.push((edge, edge.sender.reserve().await.map_err(|_| Refused::Closed)?));
-        }
-        for (edge, permit) in permits {
-            let flight = edge.counters.begin(payload_kind(&payload), payload.len());
-            permit.send(Delivery { payload: payload.clone(), flight });
-        }
+        self.send_on(payload, Origin::default(), Receipt::default()).await
+    }
+
+    /// As [`Output::send`], for what comes from somewhere, and whose sender waits for `receipt`.
+    ///
+    /// # Errors
+    /// As [`Output::send`]; the receipt is let go then.
+    pub async fn send_on(&self, payload: Payload, origin: Origin, receipt: Receipt) -> Result<(), Refused> {
+        self.room().await?.send(payload, origin, receipt);
         Ok(())
     }
 
-    /// As [`Output::send`], but gives up after `wait`.
+    /// Room for one payload in the queues of all targets, waiting as long as it takes. A payload is never in one queue
+    /// and refused by another; and who sends to several outputs at once asks all of them for room first.
     ///
     /// # Errors
-    /// [`Refused::Full`] when there was no room in time; then no target got it.
-    pub async fn offer(&self, payload: Payload, wait: Duration) -> Result<(), Refused> {
-        // `send` hands over only after its last await, so cancelling it cannot hand over a part.
-        tokio::time::timeout(wait, self.send(payload)).await.unwrap_or(Err(Refused::Full))
+    /// [`Refused::Closed`] when a target has ended.
+    pub async fn room(&self) -> Result<Room<'_>, Refused> {
+        let mut permits = Vec::with_capacity(self.edges.len());
+        for edge in &self.edges {
+            permits.push((edge, edge.sender.reserve().await.map_err(|_| Refused::Closed)?));
+        }
+        Ok(Room { permits })
+    }
+
+    /// As [`Output::room`], but gives up after `wait`.
+    ///
+    /// # Errors
+    /// [`Refused::Full`] when there was no room in time.
+    pub async fn room_within(&self, wait: Duration) -> Result<Room<'_>, Refused> {
+        tokio::time::timeout(wait, self.room()).await.unwrap_or(Err(Refused::Full))
+    }
+}
+
+/// Room for one payload in front of every target of an output. Given back when it is let go.
+#[derive(Debug)]
+pub struct Room<'a> {
+    permits: Vec<(&'a Edge, mpsc::Permit<'a, Delivery>)>,
+}
+
+impl Room<'_> {
+    /// Hands `payload` to all targets; all of them must keep it before its sender hears that it is safe.
+    pub fn send(self, payload: Payload, origin: Origin, receipt: Receipt) {
+        for (edge, permit) in self.permits {
+            let mut flight = edge.counters.begin(payload_kind(&payload), payload.len());
+            flight.attach(receipt.share());
+            permit.send(Delivery { payload: payload.clone(), flight, origin: origin.clone() });
+        }
+        receipt.kept();
     }
 }
 
@@ -142,9 +193,12 @@ impl Outputs {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{Batch, Environment, LogRecords, SourceId, Telemetry};
 
     fn payload() -> Payload {
-        Payload::Anomalies(Arc::default())
+        let rows = vec![crate::model::LogRecord::default()];
+        let batch = Batch::Logs(LogRecords { rows, ..LogRecords::default() });
+        Payload::Telemetry(Arc::new(Telemetry { environment: Environment::new("test"), source: SourceId::from("test"), batch }))
     }
 
     #[tokio::test]
@@ -153,7 +207,7 @@ mod tests {
         let (two, _two_in) = Input::queue(1, Arc::default());
         let output = Output::new(vec![one, two]);
         output.send(payload()).await.unwrap();
-        assert_eq!(output.offer(payload(), Duration::ZERO).await, Err(Refused::Full));
+        assert_eq!(output.room_within(Duration::ZERO).await.unwrap_err(), Refused::Full);
         assert!(one_in.try_recv().is_some());
         assert!(one_in.try_recv().is_none(), "the refused payload must not be in the other queue");
     }
@@ -163,5 +217,22 @@ mod tests {
         let (edge, input) = Input::queue(1, Arc::default());
         drop(input);
         assert_eq!(Output::new(vec![edge]).send(payload()).await, Err(Refused::Closed));
+    }
+
+    #[tokio::test]
+    async fn a_payload_is_safe_when_every_target_has_ended_its_flight() {
+        let (one, mut one_in) = Input::queue(4, Arc::default());
+        let (two, mut two_in) = Input::queue(4, Arc::default());
+        let output = Output::new(vec![one, two]);
+        let (receipt, waiting) = Receipt::new();
+        output.send_on(payload(), Origin::default(), receipt).await.unwrap();
+        one_in.try_recv().unwrap().flight.sent();
+        two_in.try_recv().unwrap().flight.dropped_rest("dead_letter");
+        assert_eq!(waiting.heard().await, Ok(()));
+        let (receipt, waiting) = Receipt::new();
+        output.send_on(payload(), Origin::default(), receipt).await.unwrap();
+        one_in.try_recv().unwrap().flight.sent();
+        drop(two_in);
+        assert!(waiting.heard().await.is_err(), "what is left in a queue that ends is not safe");
     }
 }

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use tokio::sync::mpsc;
 
-use super::{Class, ComponentId, Counters, Desk, History, Observer, Question};
+use super::outbox::{OutboxLevels, OutboxView};
+use super::{Class, ComponentId, Counters, Desk, History, Mark, Memory, Observer, Question};
 use crate::model::Environment;
 
 /// The state of a component, in the Collector's words.
@@ -93,7 +94,10 @@ struct Inner {
     components: RwLock<Vec<ComponentInfo>>,
     histories: Mutex<BTreeMap<Environment, History>>,
     observer: OnceLock<Arc<dyn Observer>>,
+    memory: OnceLock<Memory>,
     desks: RwLock<Vec<Desk>>,
+    marks: Mutex<BTreeMap<Environment, Vec<Mark>>>,
+    outboxes: Mutex<Vec<OutboxView>>,
 }
 
 impl Registry {
@@ -148,6 +152,46 @@ impl Registry {
     pub fn histories(&self) -> Vec<(Environment, History)> {
         let histories = self.0.histories.lock().unwrap_or_else(PoisonError::into_inner);
         histories.iter().map(|(environment, history)| (environment.clone(), history.clone())).collect()
+    }
+
+    /// Tells how far receivers have read, by what a detector has in its log. Before any receiver starts.
+    pub fn post_marks(&self, environment: &Environment, marks: impl IntoIterator<Item = Mark>) {
+        let mut all = self.0.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        all.entry(environment.clone()).or_default().extend(marks);
+    }
+
+    /// How far the receiver `source` of `environment` has read, oldest first; nothing where no detector knows.
+    #[must_use]
+    pub fn marks(&self, environment: &Environment, source: &str) -> Vec<Mark> {
+        let all = self.0.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut marks: Vec<Mark> = all.get(environment).into_iter().flatten().filter(|m| &*m.source == source).cloned().collect();
+        marks.sort_by_key(|m| m.generation);
+        marks
+    }
+
+    /// Shows an outbox for as long as there is one.
+    pub(super) fn add_outbox(&self, view: OutboxView) {
+        let mut all = self.0.outboxes.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|view| !view.is_gone());
+        all.push(view);
+    }
+
+    /// What waits in outboxes, by detector and target.
+    #[must_use]
+    pub fn outboxes(&self) -> Vec<OutboxLevels> {
+        let all = self.0.outboxes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        all.iter().flat_map(OutboxView::levels).collect()
+    }
+
+    /// The memory that all components share; only the first one counts.
+    pub fn share_memory(&self, memory: Memory) {
+        let _ = self.0.memory.set(memory);
+    }
+
+    /// The memory that all components share; without a limit where nobody has set one.
+    #[must_use]
+    pub fn memory(&self) -> Memory {
+        self.0.memory.get_or_init(Memory::default).clone()
     }
 
     /// Lets `observer` look on; only the first one does.

@@ -11,8 +11,8 @@ use super::edge::payload_kind;
 use super::graph::Used;
 use super::spec::PipelineKind;
 use super::{
-    Class, ComponentError, ComponentId, ComponentInfo, Context, Counters, Edge, Health, Input, Instance, Make, Output, Outputs,
-    Plan, Processor, Receiver, ReceiverInstance, Services, Status,
+    Class, ComponentError, ComponentId, ComponentInfo, Connector, Context, Counters, Delivery, Edge, Health, Input, Instance,
+    Make, Output, Outputs, Plan, Processor, Receiver, ReceiverInstance, Services, Status,
 };
 use crate::model::{Environment, Signal};
 
@@ -55,8 +55,10 @@ pub async fn start(plans: &[Plan], services: Services) -> Result<Running, StartE
         services: services.clone(),
     };
     let mut listeners: Vec<(&'static str, super::component::Factory, Vec<ReceiverInstance>)> = Vec::new();
+    let mut connectors = Vec::new();
     for plan in plans {
-        let mut build = Build { plan, running: &mut running, edges: HashMap::new(), entries: HashMap::new() };
+        let (edges, entries) = (HashMap::new(), HashMap::new());
+        let mut build = Build { plan, running: &mut running, connectors: &mut connectors, edges, entries };
         build.exporters()?;
         build.connectors()?;
         build.pipelines()?;
@@ -67,6 +69,7 @@ pub async fn start(plans: &[Plan], services: Services) -> Result<Running, StartE
             }
         }
     }
+    running.start_connectors(connectors).await?;
     running.start_receivers(listeners).await?;
     for plan in plans {
         running.services.registry.history(&plan.spec.environment).seal();
@@ -74,9 +77,18 @@ pub async fn start(plans: &[Plan], services: Services) -> Result<Running, StartE
     Ok(running)
 }
 
+/// A connector that was made, and where it stands in the graph.
+struct Made {
+    context: Context,
+    connector: Box<dyn Connector>,
+    input: Input,
+    output: Output,
+}
+
 struct Build<'a> {
     plan: &'a Plan,
     running: &'a mut Running,
+    connectors: &'a mut Vec<Made>,
     /// The queues in front of exporters and connectors.
     edges: HashMap<(Class, ComponentId), Edge>,
     /// The queues at the beginning of the pipelines that run.
@@ -118,7 +130,7 @@ impl Build<'_> {
                 make(Instance { config: used.config.clone(), context: context.clone() }).map_err(|e| self.error(used, e))?;
             health.set(Status::Ok);
             self.running.consumers.spawn(supervise(context, exporter.run(input)));
-            self.edges.insert((Class::Exporter, used.id.clone()), edge);
+            self.edges.insert((Class::Exporter, used.id.clone()), edge.named(&used.id.to_string()));
         }
         Ok(())
     }
@@ -139,9 +151,8 @@ impl Build<'_> {
             }
             let connector =
                 make(Instance { config: used.config.clone(), context: context.clone() }).map_err(|e| self.error(used, e))?;
-            context.health.set(Status::Ok);
-            self.running.consumers.spawn(supervise(context, connector.run(input, Output::new(targets))));
-            self.edges.insert((Class::Connector, used.id.clone()), edge);
+            self.connectors.push(Made { context, connector, input, output: Output::new(targets) });
+            self.edges.insert((Class::Connector, used.id.clone()), edge.named(&used.id.to_string()));
         }
         Ok(())
     }
@@ -183,7 +194,8 @@ impl Build<'_> {
             return Ok(targets);
         };
         let (edge, input) = Input::queue(self.running.services.queue_capacity, Arc::clone(&first.counters));
-        self.running.consumers.spawn(run_stages(input, stages, Output::new(targets)));
+        let edge = edge.named(pipeline);
+        self.running.consumers.spawn(run_stages(pipeline.to_owned(), input, stages, Output::new(targets)));
         self.entries.insert(pipeline.to_owned(), vec![edge.clone()]);
         Ok(vec![edge])
     }
@@ -219,6 +231,20 @@ impl Build<'_> {
 }
 
 impl Running {
+    /// Lets all connectors take up what they kept, and then run.
+    async fn start_connectors(&mut self, connectors: Vec<Made>) -> Result<(), StartError> {
+        let starting = connectors.into_iter().map(|mut made| async move {
+            let started = made.connector.start().await;
+            (made, started)
+        });
+        for (Made { context, connector, input, output }, started) in futures::future::join_all(starting).await {
+            started.map_err(|e| start_error(&context.environment, Class::Connector, &context.id, e))?;
+            context.health.set(Status::Ok);
+            self.consumers.spawn(supervise(context, connector.run(input, output)));
+        }
+        Ok(())
+    }
+
     async fn start_receivers(
         &mut self,
         listeners: Vec<(&'static str, super::component::Factory, Vec<ReceiverInstance>)>,
@@ -310,11 +336,14 @@ struct Stage {
     counters: Arc<Counters>,
 }
 
-/// Runs the processors of one pipeline, one after the other in one task.
-async fn run_stages(mut input: Input, mut stages: Vec<Stage>, output: Output) {
-    while let Some(delivery) = input.recv().await {
-        let mut payload = Some(delivery.payload);
-        let mut flight = Some(delivery.flight);
+/// Runs the processors of `pipeline`, one after the other in one task.
+async fn run_stages(pipeline: String, mut input: Input, mut stages: Vec<Stage>, output: Output) {
+    while let Some(Delivery { payload, mut flight, mut origin }) = input.recv().await {
+        // The payload is safe when what becomes of it is.
+        let receipt = flight.receipt();
+        origin.id = origin.id.map(|id| id.through(&pipeline));
+        let mut payload = Some(payload);
+        let mut flight = Some(flight);
         let mut flights = Vec::with_capacity(stages.len());
         for stage in &mut stages {
             let Some(incoming) = payload.take() else { break };
@@ -328,8 +357,11 @@ async fn run_stages(mut input: Input, mut stages: Vec<Stage>, output: Output) {
             payload = processed.output;
         }
         let handed_on = match payload {
-            Some(payload) if !payload.is_empty() => output.send(payload).await.is_ok(),
-            _ => true,
+            Some(payload) if !payload.is_empty() => output.send_on(payload, origin, receipt).await.is_ok(),
+            _ => {
+                receipt.kept();
+                true
+            }
         };
         for account in flights {
             if handed_on {

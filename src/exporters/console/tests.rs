@@ -1,5 +1,4 @@
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use super::incident::tests::{belongs, incident};
 use super::*;
@@ -120,6 +119,7 @@ fn start(format: Format) -> Run {
             data_dir: std::path::PathBuf::new(),
             registry: Registry::default(),
             queue_capacity: 1,
+            ..Services::in_memory()
         },
     };
     let (edge, input) = Input::queue(8, counters);
@@ -129,7 +129,7 @@ fn start(format: Format) -> Run {
 
 impl Run {
     async fn send(&self, anomalies: Vec<Anomaly>) {
-        self.output.offer(Payload::Anomalies(Arc::new(anomalies.into())), Duration::from_secs(30)).await.unwrap();
+        self.output.send(Payload::Anomalies(Arc::new(anomalies.into()))).await.unwrap();
     }
 
     /// Waits until everything was handled, and ends the exporter.

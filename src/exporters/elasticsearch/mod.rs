@@ -14,6 +14,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::Instant;
 
+pub use bulk::{Outcome, read as read_bulk_answer};
 pub use config::Config;
 
 use crate::elasticsearch::{Client, closed};
@@ -86,7 +87,7 @@ impl ElasticsearchExporter {
     }
 
     fn add(&self, batch: &mut Batch, delivery: Delivery) {
-        let Delivery { payload, flight } = delivery;
+        let Delivery { payload, flight, .. } = delivery;
         match payload {
             Payload::Anomalies(findings) => batch.add(&findings, &self.writer.stream, flight),
             // The graph is checked, so nothing else comes.

@@ -12,7 +12,7 @@ use super::document::tests::anomaly;
 use super::*;
 use crate::elasticsearch::stub::{Answer, Seen, Stub};
 use crate::model::Environment;
-use crate::pipeline::{ComponentId, Counts, Edge, Health, Output, Registry, Services, Status, SystemClock};
+use crate::pipeline::{ComponentId, Counts, Edge, Health, Origin, Output, Receipt, Registry, Services, Status, SystemClock};
 use crate::storage::MemoryStorage;
 
 /// A running exporter.
@@ -38,6 +38,7 @@ fn start(url: &str, more: &Value) -> Running {
             data_dir: folder.path().to_owned(),
             registry: Registry::default(),
             queue_capacity: 4,
+            ..Services::in_memory()
         },
     };
     let mut config = json!({
@@ -321,7 +322,8 @@ async fn back_pressure_reaches_the_sender_and_an_abort_counts_what_is_lost() {
     exporter.trouble().await;
     let output = Output::new(exporter.edge.iter().cloned().collect());
     let mut accepted = 0;
-    while output.offer(Payload::Anomalies(Arc::new(vec![anomaly("x")].into())), Duration::from_millis(20)).await.is_ok() {
+    while let Ok(room) = output.room_within(Duration::from_millis(20)).await {
+        room.send(Payload::Anomalies(Arc::new(vec![anomaly("x")].into())), Origin::default(), Receipt::default());
         accepted += 1;
     }
     assert!(accepted <= 4, "the queue holds 4");

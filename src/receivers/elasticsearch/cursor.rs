@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::seen::Seen;
 use super::time::millisecond;
 use crate::model::UnixNanos;
+use crate::pipeline::Mark;
 use crate::storage::{Storage, StorageError};
 
 const VERSION: u32 = 1;
@@ -26,6 +27,9 @@ struct Head {
     high: UnixNanos,
     floor: UnixNanos,
     segments: Vec<Segment>,
+    /// Of the last batch that is in it.
+    #[serde(default)]
+    generation: u64,
 }
 
 /// What every format has.
@@ -74,6 +78,8 @@ pub(super) struct Cursor {
     open: Vec<u8>,
     /// Keys that are not stored yet.
     pending: Vec<(UnixNanos, u128)>,
+    /// Counts the batches that were handed over; see [`Cursor::catch_up`].
+    generation: u64,
     /// Whether the store lacks something of this.
     dirty: bool,
 }
@@ -115,12 +121,13 @@ impl Cursor {
             segments: Vec::new(),
             open: Vec::new(),
             pending: Vec::new(),
+            generation: 0,
             dirty: true,
         }
     }
 
     fn take(&mut self, head: Head) -> Result<Option<String>, StorageError> {
-        (self.high, self.floor) = (head.high, head.floor);
+        (self.high, self.floor, self.generation) = (head.high, head.floor, head.generation);
         for segment in &head.segments {
             let bytes = self.storage.get(&self.slot(segment.slot))?.unwrap_or_default();
             if check(&bytes) != segment.check {
@@ -133,10 +140,8 @@ impl Cursor {
                     self.key
                 )));
             }
-            for entry in bytes.chunks_exact(ENTRY) {
-                let (time, key) = entry.split_at(8);
-                let time = UnixNanos(u64::from_le_bytes(time.try_into().unwrap_or_default()));
-                self.seen.insert(time, u128::from_le_bytes(key.try_into().unwrap_or_default()));
+            for (time, key) in entries(&bytes) {
+                self.seen.insert(time, key);
             }
             self.open = bytes;
         }
@@ -176,6 +181,35 @@ impl Cursor {
     pub(super) fn advance(&mut self, high: UnixNanos) {
         self.dirty |= high > self.high;
         self.high = self.high.max(high);
+    }
+
+    /// The number of the next batch that is handed over.
+    pub(super) const fn next_generation(&mut self) -> u64 {
+        self.generation += 1;
+        self.generation
+    }
+
+    /// What a batch of these documents carries with it; see [`Cursor::catch_up`].
+    pub(super) fn mark(documents: &[(UnixNanos, u128)]) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(documents.len() * ENTRY);
+        documents.iter().for_each(|document| write(&mut bytes, document));
+        bytes
+    }
+
+    /// Takes up batches that were taken in before the cursor could be stored, by the marks that were kept with them.
+    /// How many documents these are.
+    pub(super) fn catch_up(&mut self, marks: &[Mark]) -> usize {
+        let before = self.generation;
+        let mut documents = 0;
+        for mark in marks.iter().filter(|mark| mark.generation > before) {
+            self.generation = self.generation.max(mark.generation);
+            for (time, key) in entries(&mark.bytes) {
+                self.insert(time, key);
+                documents += 1;
+            }
+            self.dirty = true;
+        }
+        documents
     }
 
     /// Whether the store lacks something of this.
@@ -223,10 +257,7 @@ impl Cursor {
                 let free = (0..).find(|slot| segments.iter().all(|s| s.slot != *slot)).unwrap_or_default();
                 segments.push(Segment { slot: free, newest: UnixNanos::default(), check: String::new() });
             }
-            for (time, key) in chunk {
-                open.extend_from_slice(&time.0.to_le_bytes());
-                open.extend_from_slice(&key.to_le_bytes());
-            }
+            chunk.iter().for_each(|document| write(&mut open, document));
             if let Some(segment) = segments.last_mut() {
                 segment.newest = chunk.iter().map(|(time, _)| *time).fold(segment.newest, UnixNanos::max);
                 segment.check = check(&open);
@@ -235,7 +266,8 @@ impl Cursor {
                 changes.push((slot, open.clone()));
             }
         }
-        let head = Head { version: VERSION, high: self.high, floor: self.floor, segments: segments.clone() };
+        let (high, floor, generation) = (self.high, self.floor, self.generation);
+        let head = Head { version: VERSION, high, floor, segments: segments.clone(), generation };
         let head = serde_json::to_vec(&head).map_err(|e| StorageError(format!("cannot write the cursor `{}`: {e}", self.key)))?;
         changes.push((self.key.clone(), head));
         let storage = Arc::clone(&self.storage);
@@ -264,6 +296,21 @@ impl Cursor {
 fn check(bytes: &[u8]) -> String {
     let hash = blake3::hash(bytes);
     data_encoding::HEXLOWER.encode(hash.as_bytes().get(..8).unwrap_or_default())
+}
+
+/// A time and a key as they are stored.
+fn write(bytes: &mut Vec<u8>, (time, key): &(UnixNanos, u128)) {
+    bytes.extend_from_slice(&time.0.to_le_bytes());
+    bytes.extend_from_slice(&key.to_le_bytes());
+}
+
+/// The times and keys in `bytes`.
+fn entries(bytes: &[u8]) -> impl Iterator<Item = (UnixNanos, u128)> {
+    bytes.chunks_exact(ENTRY).map(|entry| {
+        let (time, key) = entry.split_at(8);
+        let time = UnixNanos(u64::from_le_bytes(time.try_into().unwrap_or_default()));
+        (time, u128::from_le_bytes(key.try_into().unwrap_or_default()))
+    })
 }
 
 #[cfg(test)]

@@ -29,11 +29,13 @@ use tokio::time::Instant;
 pub use config::Config;
 
 use crate::elasticsearch::{Client, closed};
-use crate::model::{PayloadKind, UnixNanos};
+use crate::model::{Batch, PayloadKind, Signal, UnixNanos};
 use crate::pipeline::{BuildError, ComponentError, Context, Factory, Make, Outputs, Receiver, ReceiverInstance, Span, Status};
 
+use columns::Columns;
 use cursor::Cursor;
 use decode::Decoder;
+use reply::Page;
 use search::{Cluster, Search as _, SearchError};
 use window::{Outcome, PollError, Poller, Settings};
 
@@ -49,14 +51,33 @@ const BETWEEN_FAILURES: Duration = Duration::from_secs(1);
 pub const FACTORY: Factory = Factory {
     kind: "elasticsearch",
     about: "Reads spans, metric points and log records from Elasticsearch indices, each document once.",
-    acknowledgement: "A document counts as read when every pipeline of its signal has taken it; only then the cursor, which \
-                      survives a restart, moves past it.",
+    acknowledgement: "A document counts as read when it is in the input log on disk (or with whatever else ends its \
+                      pipelines), together with a mark of how far was read; the cursor moves past it after that, and takes \
+                      up the marks after a crash, so that each document is read once.",
     schema: |generator| closed(Config::json_schema(generator)),
     implicit: false,
     gives: |kind| matches!(kind, PayloadKind::Telemetry(_)).then_some(kind),
     check: config::problems,
     make: Make::Receivers(make),
 };
+
+/// Reads the answer to a search into the records of each signal; also says how many documents were not taken.
+///
+/// The same code as behind the poller, for benchmarks and fuzzing.
+///
+/// # Errors
+/// Why it cannot be used.
+pub fn decode(answer: &str) -> Result<(Vec<Batch>, u64), String> {
+    let page = Page::read(answer)?;
+    let (mut decoder, mut columns, mut rejected) = (Decoder::default(), Columns::default(), 0);
+    for hit in page.hits() {
+        let (Some(time), Some(source)) = (hit.time(), hit.source) else {
+            return Err(format!("document `{}` of `{}` has no time as its sort value, or no source", hit.id, hit.index));
+        };
+        rejected += u64::from(decoder.decode(&hit.index, time, source.get(), &mut columns).is_err());
+    }
+    Ok((Signal::ALL.map(|signal| columns.take(signal)).into(), rejected))
+}
 
 fn make(instances: Vec<ReceiverInstance>) -> Result<Vec<Box<dyn Receiver>>, BuildError> {
     let receivers = instances.into_iter().map(|ReceiverInstance { instance, outputs, .. }| {
@@ -90,7 +111,7 @@ impl Receiver for Elasticsearch {
         };
         let key = format!("cursor/{}/{}", context.environment, context.id);
         let storage = std::sync::Arc::clone(&context.services.storage);
-        let cursor = match self.history() {
+        let mut cursor = match self.history() {
             Some(span) if span.ends => Cursor::anew(storage, key, span.from),
             // What was read before fed nobody who still knows it.
             Some(span) if span.anew => Cursor::anew(storage, key, span.from.min(start)),
@@ -104,7 +125,11 @@ impl Receiver for Elasticsearch {
                 cursor
             }
         };
-        tracing::info!(environment = %context.environment, component = %context.id, from = %cursor.high(), "reading indices");
+        let taken_in = cursor.catch_up(&context.services.registry.marks(&context.environment, &context.id.to_string()));
+        if taken_in > 0 {
+            context.counters.event("documents_caught_up", taken_in as u64);
+        }
+        tracing::info!(environment = %context.environment, component = %context.id, from = %cursor.high(), taken_in, "reading indices");
         let jitter = config.query_delay_jitter.unwrap_or(config.query_delay);
         self.delay = nanos(config.query_delay.get()).saturating_add(share(&name, nanos(jitter.get())));
         let settings = Settings {

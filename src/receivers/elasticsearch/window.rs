@@ -17,7 +17,7 @@ use super::seen::key;
 use super::shape::Reason;
 use super::time::millisecond;
 use crate::model::{Payload, PayloadKind, Signal, SourceId, Telemetry, UnixNanos};
-use crate::pipeline::{Context, History, Outputs};
+use crate::pipeline::{Context, Flight, History, Mark, Origin, Outputs, Receipt, Waiting};
 
 /// How often in a row a point in time may be lost before a page comes.
 const LOSSES: u32 = 3;
@@ -70,6 +70,9 @@ pub(super) enum PollError {
     /// A consumer has ended.
     #[error("the pipelines have ended")]
     Ended,
+    /// A consumer could not keep it.
+    #[error("what was read could not be taken in, and will be read again: {0}")]
+    NotKept(String),
 }
 
 /// What reading a page came to.
@@ -201,6 +204,12 @@ impl<S: Search> Poller<S> {
         result
     }
 
+    /// Whether the store lacks something of what was read.
+    #[cfg(test)]
+    pub(super) const fn is_unfinished(&self) -> bool {
+        self.cursor.is_dirty()
+    }
+
     /// Stores what could not be stored before, if there is such.
     ///
     /// # Errors
@@ -255,6 +264,7 @@ impl<S: Search> Poller<S> {
         let (mut from, mut after, mut losses) = (part.from, None::<String>, 0);
         loop {
             self.wait_for_others().await;
+            self.wait_for_memory().await;
             if self.context.shutdown.is_cancelled() {
                 return Ok(Outcome::Stopped);
             }
@@ -292,6 +302,18 @@ impl<S: Search> Poller<S> {
                 Err(Step::Stopped) => return Ok(Outcome::Stopped),
                 Err(Step::Error(error)) => return Err(error),
             }
+        }
+    }
+
+    /// Reads on when there is room for a page.
+    async fn wait_for_memory(&self) {
+        let memory = self.context.services.registry.memory();
+        let waited = tokio::select! {
+            () = self.context.shutdown.cancelled() => false,
+            waited = memory.room() => waited,
+        };
+        if waited {
+            self.context.counters.event("waits_for_memory", 1);
         }
     }
 
@@ -418,7 +440,9 @@ impl<S: Search> Poller<S> {
             context.counters.rejected(PayloadKind::Telemetry(signal), 1, reason.as_str());
             self.cursor.insert(time, key);
         }
-        let mut ended = false;
+        let generation = self.cursor.next_generation();
+        let mut sent: Vec<Sent> = Vec::new();
+        let mut result = Ok(());
         for (signal, keys) in
             [(Signal::Traces, documents.traces), (Signal::Metrics, documents.metrics), (Signal::Logs, documents.logs)]
         {
@@ -430,25 +454,39 @@ impl<S: Search> Poller<S> {
             let output = self.outputs.of(signal);
             if output.is_empty() {
                 context.counters.rejected(kind, records, "no_pipeline");
-            } else {
-                let telemetry = Telemetry { environment: context.environment.clone(), source: Arc::clone(&self.source), batch };
-                let flight = context.counters.begin(kind, records);
-                // Waits as long as it takes: that is how a full pipeline slows the reading down.
-                if output.send(Payload::Telemetry(Arc::new(telemetry))).await.is_err() {
-                    flight.refused();
-                    ended = true;
-                    continue;
-                }
-                flight.sent();
+                keys.into_iter().for_each(|(time, key)| self.cursor.insert(time, key));
+                continue;
             }
-            for (time, key) in keys {
-                self.cursor.insert(time, key);
+            let telemetry = Telemetry { environment: context.environment.clone(), source: Arc::clone(&self.source), batch };
+            let flight = context.counters.begin(kind, records);
+            let mark = Mark { source: Arc::clone(&self.source), signal, generation, bytes: Cursor::mark(&keys) };
+            let (receipt, waiting) = Receipt::new();
+            // Waits as long as it takes: that is how a full pipeline slows the reading down.
+            let origin = Origin { id: None, mark: Some(Arc::new(mark)) };
+            match output.send_on(Payload::Telemetry(Arc::new(telemetry)), origin, receipt).await {
+                Ok(()) => sent.push(Sent { keys, flight, waiting }),
+                Err(_) => {
+                    flight.refused();
+                    result = Err(PollError::Ended);
+                }
             }
         }
-        if ended {
+        for Sent { keys, flight, waiting } in sent {
+            match waiting.heard().await {
+                Ok(()) => {
+                    flight.sent();
+                    keys.into_iter().for_each(|(time, key)| self.cursor.insert(time, key));
+                }
+                Err(lost) => {
+                    flight.refused();
+                    result = result.and(Err(PollError::NotKept(lost.to_string())));
+                }
+            }
+        }
+        if let Err(error) = result {
             // What the other signals' pipelines took must not come again.
             self.commit().await?;
-            return Err(PollError::Ended);
+            return Err(error);
         }
         self.new += read;
         context.counters.event("pages", 1);
@@ -513,6 +551,13 @@ fn more(page: &Page<'_>, size: usize) -> Result<Option<(UnixNanos, String)>, Pol
 
 fn unsorted() -> PollError {
     PollError::Search("a document in the answer has no time as its sort value".to_owned())
+}
+
+/// Documents of one signal that are on their way.
+struct Sent {
+    keys: Vec<(UnixNanos, u128)>,
+    flight: Flight,
+    waiting: Waiting,
 }
 
 /// The keys of documents.

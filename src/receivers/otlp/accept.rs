@@ -15,7 +15,7 @@ use super::route::{Claim, Tenant, Tenants};
 use super::{json, protobuf};
 use crate::config::ByteSize;
 use crate::model::{LogRecords, Payload, PayloadKind, Points, Signal, Spans, Telemetry};
-use crate::pipeline::{Clock, Flight, Refused};
+use crate::pipeline::{BatchId, Clock, Flight, Memory, Origin, Receipt, Refused};
 
 /// How many times its body's limit a request may need when decoded.
 const DECODED_RATIO: usize = 8;
@@ -25,6 +25,7 @@ pub(super) struct Shared {
     pub(super) tenants: Tenants,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) admission: Admission,
+    pub(super) memory: Memory,
     pub(super) max_body: ByteSize,
     pub(super) max_future: Duration,
     pub(super) max_attribute_value_size: ByteSize,
@@ -72,6 +73,11 @@ impl Shared {
         )))
     }
 
+    /// Refuses before anything is read while there is no memory for it.
+    pub(super) fn check_memory(&self) -> Result<(), Refusal> {
+        self.memory.refusal().map_or(Ok(()), |why| Err(Refusal::overloaded(why)))
+    }
+
     /// Takes a request in, or refuses it whole.
     #[tracing::instrument(name = "otlp.export", skip_all, fields(signal = signal.as_str(), ?format))]
     pub(super) async fn accept(
@@ -93,9 +99,9 @@ impl Shared {
         } else {
             self.read(signal, format, &claim, raw)
         };
-        // The reservation is held until the records are in a queue, which has its own bound.
-        let (division, _reservation) = division?;
-        let handed = self.hand_over(signal, division, deadline).await?;
+        // The reservation is held until the records are where they are safe: it bounds all that waits behind it.
+        let (Request { division, id }, _reservation) = division?;
+        let handed = self.hand_over(signal, division, id, deadline).await?;
         Ok(self.account(signal, &claim, &handed))
     }
 
@@ -114,8 +120,9 @@ impl Shared {
         format: Format,
         claim: &Claim,
         raw: Raw,
-    ) -> Result<(Division, super::body::Reservation), Refusal> {
+    ) -> Result<(Request, super::body::Reservation), Refusal> {
         let (bytes, mut reservation) = raw.unpack()?;
+        let id = BatchId::of(&[signal.as_str().as_bytes(), &bytes]);
         let limits = Limits {
             now: self.clock.now(),
             max_future: u64::try_from(self.max_future.as_nanos()).unwrap_or(u64::MAX),
@@ -138,53 +145,53 @@ impl Shared {
             Signal::Logs => all::<LogRecords>((self, claim), &bytes, format, limits),
         }?;
         reservation.cover(size)?;
-        Ok((division, reservation))
+        Ok((Request { division, id }, reservation))
     }
 
-    /// Hands every share to its environment, in order. When the first finds no room in time the whole request is
-    /// refused, and the client sends it again. When a later one does, that would give the earlier ones twice: so its
-    /// records are given up, and the client is told.
-    async fn hand_over(&self, signal: Signal, division: Division, deadline: Instant) -> Result<Handed, Refusal> {
+    /// Hands every share to its environment, and waits until all of them are safe there. No environment gets its share
+    /// before all have room; where one cannot keep its share after all the whole request is refused, and the client
+    /// sends it again: those that have kept theirs know it by its id.
+    async fn hand_over(&self, signal: Signal, division: Division, id: BatchId, deadline: Instant) -> Result<Handed, Refusal> {
         let kind = PayloadKind::Telemetry(signal);
         let mut handed = Handed { strangers: division.strangers, done: Vec::new() };
-        let mut any_sent = false;
-        let mut shares = division.shares.into_iter();
-        while let Some(share) = shares.next() {
-            let Share { tenant: index, batch, records, rejected } = share;
+        let (mut ready, mut flights) = (Vec::new(), Vec::new());
+        for Share { tenant: index, batch, records, rejected } in division.shares {
             let Some(tenant) = self.tenants.get(index) else { continue };
-            let mut done = Done { tenant: index, sent: 0, rejected, lost: None };
             let output = tenant.outputs.of(signal);
-            if records > 0 && output.is_empty() {
-                done.lost = Some(("no_pipeline", records as u64));
-            } else if records > 0 {
-                let flight = Undecided(Some(tenant.counters.begin(kind, records)));
-                let telemetry = Telemetry { environment: tenant.environment.clone(), source: Arc::clone(&tenant.source), batch };
-                let wait = deadline.saturating_duration_since(Instant::now());
-                match output.offer(Payload::Telemetry(Arc::new(telemetry)), wait).await {
-                    Ok(()) => {
-                        flight.decide(Flight::sent);
-                        done.sent = records as u64;
-                        any_sent = true;
-                    }
-                    Err(_) if any_sent => {
-                        flight.decide(|f| f.dropped_rest(OVERLOAD_PARTIAL));
-                        tracing::warn!(environment = %tenant.environment, receiver = %tenant.source, records, signal = signal.as_str(),
-                            "records dropped: no room in the pipeline, and other environments have taken their part of the request");
-                        done.lost = Some((OVERLOAD_PARTIAL, records as u64));
-                    }
-                    Err(refused) => {
-                        flight.decide(Flight::refused);
-                        for share in shares {
-                            if let Some(tenant) = self.tenants.get(share.tenant) {
-                                tenant.counters.refused(kind, share.records);
-                            }
-                        }
-                        return Err(self.no_room(tenant, refused));
-                    }
-                }
+            let unread = records > 0 && output.is_empty();
+            handed.done.push(Done {
+                tenant: index,
+                sent: if unread { 0 } else { records as u64 },
+                unread: if unread { records as u64 } else { 0 },
+                rejected,
+            });
+            if records > 0 && !unread {
+                flights.push(Undecided(Some(tenant.counters.begin(kind, records))));
+                ready.push((tenant, batch, output));
             }
-            handed.done.push(done);
         }
+        let mut rooms = Vec::with_capacity(ready.len());
+        for (tenant, batch, output) in ready {
+            let room = output.room_within(deadline.saturating_duration_since(Instant::now())).await;
+            rooms.push((tenant, batch, room.map_err(|refused| self.no_room(tenant, refused))?));
+        }
+        let mut waiting = Vec::with_capacity(rooms.len());
+        for (tenant, batch, room) in rooms {
+            let telemetry = Telemetry { environment: tenant.environment.clone(), source: Arc::clone(&tenant.source), batch };
+            let (receipt, heard) = Receipt::new();
+            room.send(Payload::Telemetry(Arc::new(telemetry)), Origin { id: Some(id), mark: None }, receipt);
+            waiting.push((tenant, heard));
+        }
+        for (tenant, heard) in waiting {
+            match tokio::time::timeout_at(deadline, heard.heard()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(lost)) => {
+                    return Err(Refusal::overloaded(format!("environment `{}` did not take it in: {lost}", tenant.environment)));
+                }
+                Err(_) => return Err(self.no_room(tenant, Refused::Full)),
+            }
+        }
+        flights.into_iter().for_each(|flight| flight.decide(Flight::sent));
         Ok(handed)
     }
 
@@ -217,21 +224,11 @@ impl Shared {
                     say(r.count, &format!("{} ({})", r.example, r.reason));
                 }
             }
-            let name = &tenant.environment;
-            match done.lost {
-                Some((reason @ "no_pipeline", count)) => {
-                    total += count;
-                    tenant.counters.rejected(kind, usize::try_from(count).unwrap_or(usize::MAX), reason);
-                    say(count, &format!("no {} pipeline of environment `{name}` reads from this receiver", signal.as_str()));
-                }
-                Some((_, count)) => {
-                    total += count;
-                    say(
-                        count,
-                        &format!("the pipelines of environment `{name}` had no room, and the rest of the request was taken"),
-                    );
-                }
-                None => {}
+            if done.unread > 0 {
+                total += done.unread;
+                tenant.counters.rejected(kind, usize::try_from(done.unread).unwrap_or(usize::MAX), "no_pipeline");
+                let (signal, name) = (signal.as_str(), &tenant.environment);
+                say(done.unread, &format!("no {signal} pipeline of environment `{name}` reads from this receiver"));
             }
         }
         for (reason, count) in &handed.strangers {
@@ -255,7 +252,11 @@ impl Shared {
     }
 }
 
-const OVERLOAD_PARTIAL: &str = "overload_partial";
+/// A request that was read.
+struct Request {
+    division: Division,
+    id: BatchId,
+}
 
 /// What became of the shares of a request.
 struct Handed {
@@ -266,7 +267,7 @@ struct Handed {
 struct Done {
     tenant: usize,
     sent: u64,
+    /// Records of a signal that no pipeline of the environment reads.
+    unread: u64,
     rejected: Vec<super::build::Rejected>,
-    /// Why the share was given up, and how many records it had.
-    lost: Option<(&'static str, u64)>,
 }

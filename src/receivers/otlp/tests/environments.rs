@@ -114,27 +114,42 @@ async fn an_environment_without_a_pipeline_for_the_signal_rejects_and_says_so() 
 }
 
 #[tokio::test]
-async fn when_only_a_later_environment_is_full_the_client_is_not_made_to_send_the_earlier_ones_again() {
-    let tenant = |name, default| Tenant { default, queue: 1, config: both(&json!({ "wait": "20ms" })), ..Tenant::new(name) };
-    let mut running = Running::start(vec![tenant("staging", true), tenant("production", false)]).await;
-    let only = |name| tonic::Request::new(request(&[(NAME, name)]));
+async fn when_one_environment_has_no_room_no_other_gets_its_share() {
+    let config = both(&json!({ "wait": "20ms" }));
+    let tenant = |name, default| Tenant { default, queue: 1, config: config.clone(), ..Tenant::new(name) };
+    let held = Tenant { held: true, ..tenant("production", false) };
+    let mut running = Running::start(vec![tenant("staging", true), held]).await;
     let two = || tonic::Request::new(request(&[(NAME, "staging"), (NAME, "production")]));
-    export(&running, only("production")).await.unwrap();
-    let message = export(&running, two()).await.unwrap();
-    insta::assert_snapshot!(message);
-    let counts = running.pipelines[1].counts(Signal::Traces);
-    assert_eq!((counts.received, counts.sent, counts.dropped.get("overload_partial")), (2, 1, Some(&1)));
-    // Now the first is full: nothing of the request is taken, and all of it may come again.
-    assert_eq!(export(&running, two()).await.unwrap_err().code(), tonic::Code::Unavailable);
-    for pipeline in &mut running.pipelines {
-        assert_eq!(pipeline.counts(Signal::Traces).refused, 1);
-        pipeline.next().await;
-    }
+    export(&running, tonic::Request::new(request(&[(NAME, "production")]))).await.unwrap_err();
+    let full = export(&running, two()).await.unwrap_err();
+    assert_eq!(full.code(), tonic::Code::Unavailable);
+    insta::assert_snapshot!(full.message());
+    assert_eq!([0, 1].map(|place| running.pipelines[place].counts(Signal::Traces).refused), [1, 2]);
+    running.pipelines[1].release();
     assert_eq!(export(&running, two()).await.unwrap(), "");
+    assert_eq!(running.pipelines[0].counts(Signal::Traces).sent, 1);
 }
 
-#[test]
-fn environments_that_share_an_endpoint_must_agree_on_its_settings() {
+#[tokio::test]
+async fn when_one_environment_does_not_keep_its_share_the_request_comes_again_under_the_same_id() {
+    let tenant = |name, default| Tenant { default, config: both(&json!({ "wait": "20ms" })), ..Tenant::new(name) };
+    let held = Tenant { held: true, ..tenant("production", false) };
+    let mut running = Running::start(vec![tenant("staging", true), held]).await;
+    let two = || tonic::Request::new(request(&[(NAME, "staging"), (NAME, "production")]));
+    assert_eq!(export(&running, two()).await.unwrap_err().code(), tonic::Code::Unavailable);
+    let (_, first) = running.pipelines[0].next_with_origin().await;
+    running.pipelines[1].release();
+    assert_eq!(export(&running, two()).await.unwrap(), "");
+    let (_, again) = running.pipelines[0].next_with_origin().await;
+    assert_eq!(first.id, again.id, "so that who has kept it knows it");
+    let (_, other) = running.pipelines[1].next_with_origin().await;
+    assert_eq!(other.id, first.id);
+    export(&running, tonic::Request::new(request(&[(NAME, "staging")]))).await.unwrap();
+    assert_ne!(running.pipelines[0].next_with_origin().await.1.id, first.id, "another content is another request");
+}
+
+#[tokio::test]
+async fn environments_that_share_an_endpoint_must_agree_on_its_settings() {
     let grpc = |endpoint: &str, more: Value| {
         let mut config = json!({ "protocols": { "grpc": { "endpoint": endpoint } } });
         config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());

@@ -14,6 +14,7 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -23,8 +24,8 @@ use crate::model::{
     Value as Attribute,
 };
 use crate::pipeline::{
-    ComponentId, Context, Counters, Counts, Health, Input, Instance, ManualClock, Output, Outputs, Receiver as _,
-    ReceiverInstance, Registry, Services,
+    ComponentId, Context, Counters, Counts, Delivery, Health, Input, Instance, ManualClock, Memory, Origin, Output, Outputs,
+    Receiver as _, ReceiverInstance, Registry, Services,
 };
 use crate::storage::MemoryStorage;
 
@@ -289,12 +290,14 @@ pub(super) struct Tenant {
     pub(super) signals: &'static [Signal],
     /// How many requests its queue holds.
     pub(super) queue: usize,
+    /// Nothing is taken out of the queue until it is released.
+    pub(super) held: bool,
 }
 
 impl Tenant {
     /// An environment that takes all signals over both protocols.
     pub(super) fn new(name: &'static str) -> Self {
-        Self { name, default: false, config: both(&json!({})), signals: &Signal::ALL, queue: 8 }
+        Self { name, default: false, config: both(&json!({})), signals: &Signal::ALL, queue: 8, held: false }
     }
 }
 
@@ -308,16 +311,49 @@ pub(super) fn both(more: &Value) -> Value {
 /// What the pipelines of one environment see.
 pub(super) struct Pipeline {
     pub(super) counters: Arc<Counters>,
-    pub(super) input: Input,
+    taken: mpsc::UnboundedReceiver<(Arc<Telemetry>, Origin)>,
+    taking: mpsc::UnboundedSender<(Arc<Telemetry>, Origin)>,
+    held: Option<Input>,
 }
 
 impl Pipeline {
-    /// The next batch; it counts as taken by the pipeline.
+    fn new(counters: Arc<Counters>, input: Input, held: bool) -> Self {
+        let (taking, taken) = mpsc::unbounded_channel();
+        Self { counters, taken, taking, held: Some(input) }.released(!held)
+    }
+
+    fn released(mut self, now: bool) -> Self {
+        if now {
+            self.release();
+        }
+        self
+    }
+
+    /// From now on everything is taken that its sender has not withdrawn.
+    pub(super) fn release(&mut self) {
+        let (mut input, taking) = (self.held.take().unwrap(), self.taking.clone());
+        tokio::spawn(async move {
+            while let Some(Delivery { payload, mut flight, origin }) = input.recv().await {
+                let receipt = flight.receipt();
+                if receipt.is_withdrawn() {
+                    flight.refused();
+                    continue;
+                }
+                let Payload::Telemetry(telemetry) = payload else { panic!("a receiver gives telemetry") };
+                let _ = taking.send((telemetry, origin));
+                flight.sent();
+                receipt.kept();
+            }
+        });
+    }
+
+    /// The next batch.
     pub(super) async fn next(&mut self) -> Arc<Telemetry> {
-        let delivery = self.input.recv().await.unwrap();
-        delivery.flight.sent();
-        let Payload::Telemetry(telemetry) = delivery.payload else { panic!("a receiver gives telemetry") };
-        telemetry
+        self.next_with_origin().await.0
+    }
+
+    pub(super) async fn next_with_origin(&mut self) -> (Arc<Telemetry>, Origin) {
+        self.taken.recv().await.unwrap()
     }
 
     /// The receiver's counts; they balance at any time.
@@ -332,6 +368,8 @@ pub(super) struct Running {
     pub(super) grpc: SocketAddr,
     pub(super) http: SocketAddr,
     pub(super) pipelines: Vec<Pipeline>,
+    pub(super) memory: Memory,
+    pub(super) healths: Vec<Health>,
     pub(super) shutdown: CancellationToken,
     pub(super) task: JoinHandle<()>,
 }
@@ -344,7 +382,9 @@ pub(super) fn instances(tenants: Vec<Tenant>) -> (Vec<ReceiverInstance>, Vec<Pip
         data_dir: "unused".into(),
         registry: Registry::default(),
         queue_capacity: 8,
+        ..Services::in_memory()
     };
+    services.registry.share_memory(Memory::new(Some(512 << 20)));
     let (mut instances, mut pipelines) = (Vec::new(), Vec::new());
     for tenant in tenants {
         let context = Context {
@@ -358,7 +398,7 @@ pub(super) fn instances(tenants: Vec<Tenant>) -> (Vec<ReceiverInstance>, Vec<Pip
         let (edge, input) = Input::queue(tenant.queue, Arc::default());
         let output = |signal| Output::new(if tenant.signals.contains(&signal) { vec![edge.clone()] } else { vec![] });
         let outputs = Outputs { traces: output(Signal::Traces), metrics: output(Signal::Metrics), logs: output(Signal::Logs) };
-        pipelines.push(Pipeline { counters: Arc::clone(&context.counters), input });
+        pipelines.push(Pipeline::new(Arc::clone(&context.counters), input, tenant.held));
         instances.push(ReceiverInstance {
             instance: Instance { config: tenant.config, context },
             default_environment: tenant.default,
@@ -378,8 +418,9 @@ impl Running {
             listener.socket.as_ref().unwrap().local_addr().unwrap()
         };
         let (grpc, http) = (address("grpc"), address("http"));
+        let (memory, healths) = (otlp.memory.clone(), otlp.healths.clone());
         let task = tokio::spawn(async move { otlp.run().await.unwrap() });
-        Self { grpc, http, pipelines, shutdown, task }
+        Self { grpc, http, pipelines, memory, healths, shutdown, task }
     }
 
     pub(super) async fn one(name: &'static str) -> Self {
