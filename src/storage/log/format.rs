@@ -162,6 +162,18 @@ fn u64_at(bytes: &[u8; 32], at: usize) -> u64 {
     bytes.get(at..).and_then(|b| b.first_chunk()).map_or(0, |b| u64::from_le_bytes(*b))
 }
 
+/// A segment as a later version may write it.
+#[cfg(test)]
+pub(super) fn newer_segment(first: u64, bytes: usize) -> Vec<u8> {
+    let mut header = SegmentHeader { mark: 1, first, follows: first }.encode();
+    put(&mut header, 4, &(VERSION + 1).to_le_bytes());
+    let checksum = SegmentHeader::checksum(&header);
+    put(&mut header, 8, &checksum.to_le_bytes());
+    let mut segment = header.to_vec();
+    segment.resize(bytes, 0xA5);
+    segment
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
