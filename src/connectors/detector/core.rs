@@ -297,7 +297,7 @@ impl Core {
         };
         let keep = settings.forget_after / settings.timing.bucket;
         let mut judged = Found::default();
-        let mut forgotten = 0;
+        let (mut forgotten, mut gone) = (0, Vec::new());
         // Groups do not depend on each other, so it does not matter in which order they are closed.
         self.groups.retain(|key, group| {
             let horizon = match self.in_history {
@@ -319,11 +319,13 @@ impl Core {
             }
             let alive = group.last_data().saturating_add(keep) >= horizon;
             if !alive {
-                self.joint.forget(key, group.last_data());
+                gone.push((key.clone(), group.last_data()));
                 forgotten += key.kind.functions().len();
             }
             alive
         });
+        // What is judged together depends on all of its groups: none is forgotten there before all have been closed.
+        gone.iter().for_each(|(key, last_data)| self.joint.forget(key, *last_data));
         outcome.trained += trainings.installed();
         judged.suppressed.into_iter().for_each(|(event, times)| *outcome.events.entry(event).or_default() += times);
         self.shrink(forgotten);

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use detection::{Parameters, Series, Suppressed};
 use serde::{Deserialize, Serialize};
 
-use super::checkpoint::{Buffer, Record};
 use super::bucket::{Bucket, Covers, Function, Kind, Taken};
+use super::checkpoint::{Buffer, Record};
 use super::judged::Judged;
 use super::key::Key;
 use super::reading::Previous;
-use super::state::SavedKey;
 use super::rules::{Applied, Quieting, Standing};
+use super::state::SavedKey;
 use super::training::{Judge, Trainings};
 use super::watch::{Tracks, Watch};
 use super::watermark::{Sources, Timing};

@@ -32,8 +32,8 @@ use async_trait::async_trait;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
-pub use self::config::Config;
 use self::checkpoint::{Outcome, Pieces, Writer};
+pub use self::config::Config;
 use self::core::{Core, Settings};
 pub use self::incidents::{AlertsConfig, IncidentsConfig, Per};
 use self::incidents::{Incidents, Told};
@@ -129,8 +129,11 @@ impl Connector for Detector {
         // The reports end when the last shard does.
         drop(shared);
         let training = training::stage(due, &self.context);
-        let (fed, told, ()) =
-            tokio::join!(self.feed(input, shards, bucket, learning, index), self.tell(heard, &output, incidents, pieces), training);
+        let (fed, told, ()) = tokio::join!(
+            self.feed(input, shards, bucket, learning, index),
+            self.tell(heard, &output, incidents, pieces),
+            training
+        );
         fed.and(told)?;
         writing.await.map_err(not_saved)?;
         let last = written.borrow().clone();

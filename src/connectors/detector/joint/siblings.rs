@@ -133,9 +133,16 @@ impl AllSiblings {
     /// The series of `key` are forgotten, whose last data was in `bucket`: so are its siblings, if it was the last.
     pub(super) fn forget(&mut self, key: &Key, bucket: u64) {
         let siblings = Siblings(key.clone());
-        if self.0.get(&siblings).is_some_and(|group| group.learnt.last <= bucket) {
+        if self.0.get(&siblings).is_some_and(|group| group.last() <= bucket) {
             self.0.remove(&siblings);
         }
+    }
+}
+
+impl Group {
+    /// The last bucket that had a value, judged or not.
+    fn last(&self) -> u64 {
+        self.collector.pending.keys().next_back().map_or(self.learnt.last, |pending| self.learnt.last.max(*pending))
     }
 }
 

@@ -146,7 +146,12 @@ impl<'a> SavedSiblings<'a> {
             all.sort_by(|a, b| a.function.cmp(&b.function).then_with(|| a.instance.cmp(&b.instance)));
             (*bucket, all)
         });
-        Self { key: SavedKey::new(key), next: group.collector.next, pending: pending.collect(), learnt: Cow::Borrowed(&group.learnt) }
+        Self {
+            key: SavedKey::new(key),
+            next: group.collector.next,
+            pending: pending.collect(),
+            learnt: Cow::Borrowed(&group.learnt),
+        }
     }
 
     fn into_group(self) -> (Siblings, Group) {
