@@ -4,6 +4,7 @@
 //! removal) after [`Files::sync_folder`].
 
 mod disk;
+mod memory;
 #[cfg(test)]
 mod sim;
 
@@ -12,6 +13,7 @@ use std::io::{self, Read, Seek};
 use std::path::Path;
 
 pub use disk::DiskFiles;
+pub use memory::MemoryFiles;
 #[cfg(test)]
 pub(crate) use sim::SimFiles;
 
@@ -47,7 +49,7 @@ pub trait Files: Send + Sync + Debug {
 
 /// A file that is written at its end.
 #[expect(clippy::missing_errors_doc, reason = "as for `Files`")]
-pub trait WriteFile: Send {
+pub trait WriteFile: Send + Sync {
     /// Appends all of `bytes`. After an error some of them may be in the file.
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()>;
 

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::super::checkpoint::{Outcome, Writer, newest};
 use super::super::rules::{self, Request};
-use super::super::shard::{self, Command, Shared};
+use super::super::shard::{self, Command, Shared, Step as Told};
 use super::connector::Disk;
 use super::*;
 use crate::model::PayloadKind;
@@ -225,13 +225,12 @@ fn run(disk: &Disk, shards: usize, twice: bool) -> Option<Outcome> {
             let divided = intake.divide(payload(batch.to_vec()), now);
             for (shard, feed) in senders.iter().zip(divided.feeds) {
                 let flight = counters.begin(PayloadKind::Observations, 0);
-                shard.blocking_send(Command::Feed(feed, flight)).unwrap();
+                shard.blocking_send(Told { at: minute, command: Command::Feed(feed, flight) }).unwrap();
             }
         }
         for index in (80..=if twice { 81 } else { 80 }).filter(|_| minute == 79) {
-            senders.iter().for_each(|shard| shard.blocking_send(Command::Checkpoint(index)).unwrap());
-            let behind = pieces.behind(index, vec![("incidents".to_owned(), vec![7; index as usize])]);
-            tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(behind);
+            senders.iter().for_each(|shard| shard.blocking_send(Told { at: index, command: Command::Checkpoint(index) }).unwrap());
+pieces.behind(index, vec![("incidents".to_owned(), vec![7; index as usize])]);
         }
     }
     drop(senders);

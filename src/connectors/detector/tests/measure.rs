@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::super::checkpoint::{Outcome, Writer, newest};
 use super::super::rules::Request;
-use super::super::shard::{self, Command, Shared};
+use super::super::shard::{self, Command, Shared, Step};
 use super::*;
-use crate::pipeline::{ComponentId, Context, Counters, Health, ManualClock, Registry, Services};
+use crate::pipeline::{ComponentId, Context, Counters, Health, Services};
 use crate::storage::{Checkpoints, DiskFiles};
 
 const ENTITIES: u64 = 200;
@@ -65,14 +65,7 @@ fn context(counters: &Arc<Counters>) -> Context {
         counters: Arc::clone(counters),
         health: Health::default(),
         shutdown: tokio_util::sync::CancellationToken::new(),
-        services: Services {
-            clock: Arc::new(ManualClock::new(UnixNanos::from_secs(NOW))),
-            storage: Arc::new(MemoryStorage::default()),
-            data_dir: "unused".into(),
-            files: None,
-            registry: Registry::default(),
-            queue_capacity: 4,
-        },
+        services: Services::in_memory(),
     }
 }
 
@@ -153,14 +146,13 @@ fn what_a_checkpoint_costs() {
     let shards: Vec<_> = cores.into_iter().enumerate().map(|(n, core)| shard::start(n, core, shared.clone()).unwrap()).collect();
     drop(shared);
     let listening = std::thread::spawn(move || while heard.blocking_recv().is_some() {});
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     for (name, busy) in [("idle", false), ("busy", true)] {
         let index = u64::from(busy);
         let (begun, before) = (Instant::now(), cpu());
         for shard in &shards {
-            shard.blocking_send(Command::Checkpoint(index)).unwrap();
+            shard.blocking_send(Step { at: 0, command: Command::Checkpoint(index) }).unwrap();
         }
-        runtime.block_on(pieces.behind(index, Vec::new()));
+        pieces.behind(index, Vec::new());
         let mut longest = 0.0f64;
         let mut asked = 0;
         let mut m = MINUTES + 2;
@@ -171,7 +163,7 @@ fn what_a_checkpoint_costs() {
             if busy {
                 let divided = intake.divide(payload(minute(0..ENTITIES, copy, m)), UnixNanos::from_secs(NOW));
                 for (shard, feed) in shards.iter().zip(divided.feeds) {
-                    let _ = shard.blocking_send(Command::Feed(feed, flights.begin(crate::model::PayloadKind::Observations, 0)));
+                    let _ = shard.blocking_send(Step { at: 0, command: Command::Feed(feed, flights.begin(crate::model::PayloadKind::Observations, 0)) });
                 }
                 copy += 1;
                 if copy == COPIES {
@@ -184,7 +176,7 @@ fn what_a_checkpoint_costs() {
             let (answer, mut answers) = tokio::sync::mpsc::channel(2);
             let asking = Instant::now();
             for shard in &shards {
-                shard.blocking_send(Command::Ask(Arc::clone(&request), answer.clone())).unwrap();
+                shard.blocking_send(Step { at: 0, command: Command::Ask(Arc::clone(&request), answer.clone()) }).unwrap();
             }
             (0..2).for_each(|_| drop(answers.blocking_recv().unwrap()));
             longest = longest.max(ms(asking));
