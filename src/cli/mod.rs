@@ -4,6 +4,7 @@ mod backtest;
 mod client;
 mod demo;
 mod docs;
+mod memory;
 mod run;
 mod schema;
 mod score;

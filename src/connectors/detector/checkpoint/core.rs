@@ -12,17 +12,19 @@ impl Core {
             now: self.now,
             swept: self.swept.clone(),
             in_history: self.in_history,
+            growth: self.growth(),
         }
     }
 
     /// Puts back what all shards held alike.
     pub(in super::super) fn restore_shared(&mut self, shared: Shared) {
-        let Shared { sources, quieting, now, swept, in_history } = shared;
+        let Shared { sources, quieting, now, swept, in_history, growth } = shared;
         self.sources = sources;
         self.quieting.restore(quieting);
         self.now = now;
         self.swept = swept;
         self.in_history = in_history;
+        self.set_growth(growth);
     }
 
     /// All that is learnt.

@@ -96,6 +96,8 @@ pub(super) struct Shared {
     pub(super) swept: Vec<Option<u64>>,
     /// Whether history is being learnt.
     pub(super) in_history: bool,
+    /// Whether series may be added.
+    pub(super) growth: bool,
 }
 
 /// A piece of the checkpoint at an index.

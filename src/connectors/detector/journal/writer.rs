@@ -31,6 +31,8 @@ pub(in super::super) enum Work {
     Tick(UnixNanos),
     /// History is learnt.
     Live,
+    /// Whether there is memory for new series.
+    Growth(bool),
     /// A replay has ended.
     Finish(UnixNanos),
     /// Somebody asks or tells something.
@@ -131,6 +133,7 @@ impl Writer {
         match work {
             Work::Tick(now) => batch.push(Pending::Entry(Entry::Tick(now))),
             Work::Live => batch.push(Pending::Entry(Entry::Live)),
+            Work::Growth(may_grow) => batch.push(Pending::Entry(Entry::Growth(may_grow))),
             Work::Finish(until) => batch.push(Pending::Entry(Entry::Finish(until))),
             Work::Question(question) => self.question(question, batch),
             Work::Delivery(Delivery { payload, mut flight, origin: Origin { id, mark } }) => {
