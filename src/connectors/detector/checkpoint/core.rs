@@ -48,7 +48,7 @@ impl Core {
     }
 
     /// Whether something is owed.
-    pub(super) fn owes_checkpoint(&mut self) -> bool {
+    pub(in super::super) fn owes_checkpoint(&mut self) -> bool {
         self.owing().into_iter().any(|(_, owing)| owing.owes())
     }
 
