@@ -35,6 +35,8 @@ pub async fn run(
         storage,
         data_dir: daemon.storage.data_dir.clone(),
         files: Some(Arc::new(DiskFiles)),
+        input_log: daemon.storage.input_log.options(),
+        checkpoint_interval: daemon.storage.checkpoint_interval.get(),
         registry,
         queue_capacity: daemon.pipeline.queue_size,
     };

@@ -67,9 +67,9 @@ pub async fn run(job: Job, stop: CancellationToken, mut tell: impl FnMut(&Progre
         clock: Arc::new(ManualClock::new(job.now)),
         storage: Arc::new(MemoryStorage::default()),
         data_dir: PathBuf::new(),
-        files: None,
         registry: registry.clone(),
         queue_capacity: QUEUE,
+        ..Services::in_memory()
     };
     let mut running = pipeline::start(std::slice::from_ref(&job.plan), services).await.map_err(|e| e.error.to_string())?;
     let mut ticks = tokio::time::interval(TELL_EVERY);

@@ -6,7 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::blocks::{AiService, Alerts, Audit, DataCollection, Redis, Security};
-use super::scalars::{Duration, Endpoint, MemoryLimit};
+use super::scalars::{ByteSize, Duration, Endpoint, MemoryLimit};
+use crate::storage::LogOptions;
 
 /// One anomalyd daemon: which environments it watches, and what it needs for itself.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -77,11 +78,48 @@ pub struct Storage {
     /// The only folder that is written to. A relative path starts from the folder the daemon is started in.
     #[schemars(length(min = 1))]
     pub data_dir: PathBuf,
+    /// What was accepted and is not in a checkpoint yet.
+    pub input_log: InputLog,
+    /// How often everything that was learnt is written to disk, beside the work. After a crash, what came in since is
+    /// learnt again from the input log.
+    #[schemars(extend("x-minimum" = "1s", "x-maximum" = "1h"))]
+    pub checkpoint_interval: Duration,
 }
 
 impl Default for Storage {
     fn default() -> Self {
-        Self { data_dir: PathBuf::from("./data") }
+        Self { data_dir: PathBuf::from("./data"), input_log: InputLog::default(), checkpoint_interval: Duration::from_secs(300) }
+    }
+}
+
+/// The log, on disk, of everything that detectors take in: one for each environment. A client hears success when what
+/// it sent is in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct InputLog {
+    /// Without it success means that the data is in memory: faster where the disk is slow, and what came in since the
+    /// last checkpoint is lost when the process is killed.
+    pub enabled: bool,
+    /// How large it may become for one environment. A checkpoint gives its room back, and is made before it is full;
+    /// when that fails, clients are told to keep what they have.
+    #[schemars(extend("x-minimum" = "16MiB"))]
+    pub max_size: ByteSize,
+    /// It is kept in files of about this size; they are removed as a whole.
+    #[schemars(extend("x-minimum" = "1MiB", "x-maximum" = "4GiB"))]
+    pub segment_size: ByteSize,
+}
+
+impl InputLog {
+    /// As the storage takes it; `None` where it is off.
+    #[must_use]
+    pub fn options(&self) -> Option<LogOptions> {
+        self.enabled.then(|| LogOptions { segment_size: self.segment_size.bytes(), max_size: self.max_size.bytes() })
+    }
+}
+
+impl Default for InputLog {
+    fn default() -> Self {
+        Self { enabled: true, max_size: ByteSize::mib(2048), segment_size: ByteSize::mib(64) }
     }
 }
 

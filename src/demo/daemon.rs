@@ -37,9 +37,9 @@ impl Daemon {
             clock: Arc::new(SystemClock),
             storage: Arc::new(MemoryStorage::default()),
             data_dir: std::env::temp_dir(),
-            files: None,
             registry: registry.clone(),
             queue_capacity: loaded.daemon.pipeline.queue_size,
+            ..Services::in_memory()
         };
         let running = pipeline::start(&loaded.plans, services).await.map_err(|e| DemoError(e.to_string()))?;
         Ok(Self { ports, running, registry })

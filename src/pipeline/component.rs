@@ -2,14 +2,15 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use super::{Clock, ComponentId, Counters, Health, Input, Output, Outputs, Registry};
+use super::{Clock, ComponentId, Counters, Health, Input, Output, Outputs, Registry, SystemClock};
 use crate::model::{Environment, Payload, PayloadKind};
-use crate::storage::{Files, Storage};
+use crate::storage::{Files, LogOptions, MemoryStorage, Storage};
 
 /// The four classes of components, in the Collector's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -60,10 +61,31 @@ pub struct Services {
     pub data_dir: PathBuf,
     /// The files in it that hold a state; `None` where nothing is kept over a restart.
     pub files: Option<Arc<dyn Files>>,
+    /// How large the input log of a detector may become; `None` where what came in is kept in memory only.
+    pub input_log: Option<LogOptions>,
+    /// How often a detector writes down all that it has learnt.
+    pub checkpoint_interval: Duration,
     /// All components.
     pub registry: Registry,
     /// How many payloads wait in front of a component before its senders wait.
     pub queue_capacity: usize,
+}
+
+impl Services {
+    /// Of a daemon that keeps nothing.
+    #[must_use]
+    pub fn in_memory() -> Self {
+        Self {
+            clock: Arc::new(SystemClock),
+            storage: Arc::new(MemoryStorage::default()),
+            data_dir: PathBuf::new(),
+            files: None,
+            input_log: None,
+            checkpoint_interval: Duration::from_secs(300),
+            registry: Registry::default(),
+            queue_capacity: 64,
+        }
+    }
 }
 
 /// What one component is given.

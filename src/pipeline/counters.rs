@@ -156,6 +156,12 @@ impl Flight {
         std::mem::replace(&mut self.receipt, receipt).kept();
     }
 
+    /// Of nothing.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { counters: Arc::default(), kind: PayloadKind::Observations, left: 0, receipt: Receipt::default() }
+    }
+
     /// Takes the receipt out, to be confirmed on its own.
     #[must_use]
     pub fn receipt(&mut self) -> Receipt {

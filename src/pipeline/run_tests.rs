@@ -14,9 +14,9 @@ fn services() -> Services {
         clock: Arc::new(SystemClock),
         storage: Arc::new(MemoryStorage::default()),
         data_dir: std::env::temp_dir(),
-        files: None,
         registry: Registry::default(),
         queue_capacity: 2,
+        ..Services::in_memory()
     }
 }
 

@@ -122,6 +122,7 @@ impl Live {
             files: None,
             registry: self.registry.clone(),
             queue_capacity: 4,
+            ..Services::in_memory()
         };
         self.running = Some(pipeline::start(std::slice::from_ref(&self.plan), services).await.expect("a start"));
     }

@@ -114,6 +114,7 @@ fn start(elasticsearch: &Elasticsearch, environment: &str, more: &Value) -> Runn
             files: None,
             registry: Registry::default(),
             queue_capacity: 4,
+            ..Services::in_memory()
         },
     };
     let mut config = json!({

@@ -69,6 +69,7 @@ impl Reader {
             files: None,
             registry: Registry::default(),
             queue_capacity: 1,
+            ..Services::in_memory()
         };
         let context = Context {
             environment: Environment::new("test"),

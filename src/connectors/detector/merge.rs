@@ -14,6 +14,8 @@ use crate::model::{Anomaly, Call, UnixNanos};
 /// What was found for one command: by one shard, or by all of them.
 #[derive(Debug, Default)]
 pub(super) struct Found {
+    /// The index of the journal's entry.
+    pub(super) at: u64,
     /// In the order of their windows and series.
     pub(super) anomalies: Vec<Anomaly>,
     /// Values out of their bounds, of any series.
@@ -42,6 +44,7 @@ impl Found {
     fn together(parts: impl Iterator<Item = Self>) -> Self {
         let mut all = Self::default();
         for part in parts {
+            all.at = all.at.max(part.at);
             all.anomalies.extend(part.anomalies);
             all.unusual.extend(part.unusual);
             all.calls.extend(part.calls);

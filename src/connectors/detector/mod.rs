@@ -9,6 +9,7 @@ mod group;
 mod incidents;
 mod intake;
 mod joint;
+mod journal;
 mod judged;
 mod key;
 mod limits;
@@ -19,6 +20,7 @@ mod reading;
 mod rules;
 mod shard;
 mod state;
+mod teller;
 #[cfg(test)]
 mod tests;
 mod training;
@@ -33,28 +35,22 @@ use async_trait::async_trait;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
-use self::checkpoint::{Outcome, Pieces, Writer};
+use self::checkpoint::Outcome;
 pub use self::config::Config;
-use self::core::{Core, Settings};
 pub use self::incidents::{AlertsConfig, IncidentsConfig, Per};
-use self::incidents::{Incidents, Told};
-use self::intake::Intake;
-use self::merge::Merge;
+use self::journal::{Checkpointing, Machine, Recovered, Recovery, Schedule, Started, Work, Writer};
 pub use self::rules::{Amount, Deployments, Direction, Maintenance, Match, Rule};
-use self::rules::{Part, Request};
-use self::shard::{Command, Report, Shared};
+use self::teller::Sink;
 use self::warmup::Learning;
 pub use self::warmup::{FullWarmup, Warmup};
-use crate::model::{IncidentEvent, Payload, PayloadKind, Signal, UnixNanos};
-use crate::pipeline::{
-    BuildError, Class, ComponentError, Connector, Context, Delivery, Factory, Input, Instance, Make, Output, Pressure, Question,
-};
+use crate::model::{Findings, Payload, PayloadKind, Signal};
+use crate::pipeline::{BuildError, Class, ComponentError, Connector, Context, Factory, Input, Instance, Make, Output, Pressure};
 
 /// The connector's type.
 pub const FACTORY: Factory = Factory {
     kind: "detector",
     about: "Learns what is normal for every series of this environment, and tells what is not.",
-    acknowledgement: "An observation counts as sent when it is in its bucket in memory; what is learnt is on disk after an orderly stop.",
+    acknowledgement: "An observation is taken in when it is in the input log on disk; whatever ends the daemon, it is learnt once.",
     schema: |generator| generator.subschema_for::<Config>(),
     implicit: true,
     gives: |kind| match kind {
@@ -65,8 +61,8 @@ pub const FACTORY: Factory = Factory {
     make: Make::Connector(make),
 };
 
-/// The name of the incidents in a checkpoint.
-const INCIDENTS: &str = "incidents";
+/// What waits in front of the journal before the detector's input waits.
+const WAITING: usize = 64;
 
 /// What a series takes in memory, about, in bytes.
 const SERIES: u64 = 8 << 10;
@@ -80,150 +76,134 @@ pub fn most_memory(config: &serde_json::Value) -> u64 {
 const TICK: Duration = Duration::from_secs(1);
 
 fn make(instance: Instance) -> Result<Box<dyn Connector>, BuildError> {
-    let mut config = Config::read(&instance.config).map_err(BuildError::new)?;
+    let config = Config::read(&instance.config).map_err(BuildError::new)?;
     if let Some(problem) = config::check(&instance.config).into_iter().find(|p| p.fatal) {
         return Err(BuildError::new(format!("`{}`: {}", problem.path.join("."), problem.message)));
     }
     let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(64);
-    config.shards = if config.shards == 0 { cores() } else { config.shards };
-    let shards = config.shards;
+    let shards = if config.shards == 0 { cores() } else { config.shards };
     let bucket = config.bucket.nanos();
     let context = instance.context;
-    let learnt = state::checkpoints(&context).is_some_and(|all| checkpoint::learnt(&all, bucket));
+    let learnt =
+        state::checkpoints(&context).is_some_and(|all| checkpoint::learnt(&all, bucket)) || journal::has_entries(&context);
     // Asked before the receivers are made, which begin where it says.
     let learning = Learning::begin(&context, config.warmup, learnt, bucket).map_err(BuildError::new)?;
-    Ok(Box::new(Detector { config, shards, context, learning: Some(learning) }))
+    let started = Started {
+        environment: context.environment.to_string(),
+        detector: context.id.to_string(),
+        now: context.services.clock.now(),
+        config: instance.config.to_string(),
+        shards: u32::try_from(shards).unwrap_or(u32::MAX),
+        live_from: learning.live_from(),
+        in_history: learning.is_on(),
+    };
+    Ok(Box::new(Detector { config, shards, context, started, learning: Some(learning), recovered: None }))
 }
 
-/// The asynchronous shell around the shards: takes payloads in, tells the time, hands anomalies on, saves.
+/// The asynchronous shell: takes payloads in, tells the time, hands findings on.
 struct Detector {
     config: Config,
     shards: usize,
     context: Context,
+    /// With what it begins to run.
+    started: Started,
     /// What is learnt before the environment goes live; taken by `run`.
     learning: Option<Learning>,
+    /// What it goes on with, and what comes out of that; made by `start`, taken by `run`.
+    recovered: Option<(Recovered<Forward>, mpsc::Receiver<Findings>)>,
+}
+
+/// Hands findings on to whoever runs the detector.
+struct Forward(mpsc::Sender<Findings>);
+
+impl Sink for Forward {
+    fn take(&mut self, _: u64, findings: Findings) {
+        // Where nobody listens, that is counted there.
+        drop(self.0.blocking_send(findings));
+    }
+
+    fn checkpoint(&mut self) -> Result<Vec<(String, Vec<u8>)>, String> {
+        Ok(Vec::new())
+    }
 }
 
 #[async_trait]
 impl Connector for Detector {
-    async fn run(mut self: Box<Self>, input: Input, output: Output) -> Result<(), ComponentError> {
-        let mut settings = Settings::new(&self.context.environment, &self.context.id.to_string(), &self.config);
-        settings.observer = self.context.services.registry.observer();
-        let settings = Arc::new(settings);
-        let bucket = settings.timing.bucket;
-        let Some(learning) = self.learning.take() else { return Ok(()) };
-        let (mut cores, incidents, index) = self.load(settings).await?;
-        if learning.is_on() {
-            // Nothing has been fed yet, so nothing can be closed by it.
-            cores.iter_mut().for_each(|core| drop(core.learn_history(true)));
-        }
-        let (desk, due) = training::open();
-        cores.iter_mut().for_each(|core| core.desk = desk.clone());
-        // The training stage ends when the last shard does.
-        drop(desk);
-        let (reports, heard) = mpsc::channel(4 * self.shards);
-        let (writer, pieces, written) = Writer::new(&self.context, state::checkpoints(&self.context), self.shards, bucket);
-        let writing = tokio::task::spawn_blocking(move || writer.run());
-        let shared = Shared {
-            counters: Arc::clone(&self.context.counters),
-            reports,
-            pieces: pieces.sender(),
-            live_from: learning.live_from(),
+    async fn start(&mut self) -> Result<(), ComponentError> {
+        let (sender, findings) = mpsc::channel(4096);
+        let recovery = Recovery {
+            context: self.context.clone(),
+            config: self.config.clone(),
+            shards: self.shards,
+            started: self.started.clone(),
         };
-        let mut shards = Vec::with_capacity(cores.len());
-        for (number, core) in cores.into_iter().enumerate() {
-            let started = shard::start(number, core, shared.clone());
-            shards.push(started.map_err(|e| ComponentError(format!("cannot start thread {number} of the detector: {e}")))?);
+        let recovered = recovery.recover(Forward(sender)).await?;
+        let feeder = &recovered.machine.feeder;
+        let (environment, component, entries) = (&self.context.environment, &self.context.id, recovered.replayed);
+        if entries > 0 {
+            self.context.counters.event("entries_replayed", entries);
+            tracing::info!(%environment, %component, entries, "what came in since the last checkpoint is learnt again");
         }
-        // The reports end when the last shard does.
-        drop(shared);
+        self.context.services.registry.post_marks(environment, feeder.known.marks().cloned());
+        self.recovered = Some((recovered, findings));
+        Ok(())
+    }
+
+    async fn run(mut self: Box<Self>, input: Input, output: Output) -> Result<(), ComponentError> {
+        let (Some((recovered, findings)), Some(learning)) = (self.recovered.take(), self.learning.take()) else {
+            return Err(ComponentError::new("the detector was not started"));
+        };
+        let Recovered { machine, log, .. } = recovered;
+        let Machine { feeder, reports, written, sweeps, ending, due } = machine;
+        let durable = log.is_some();
+        self.context.counters.gauge("series_limit", self.config.max_series as f64);
+        let checkpoints = state::checkpoints(&self.context).map(|all| {
+            let services = &self.context.services;
+            let bytes = services.input_log.map_or(u64::MAX, |log| log.max_size / 4);
+            let schedule = Schedule::new(services.checkpoint_interval, bytes, sweeps, written.clone());
+            Checkpointing { schedule, reports: reports.clone(), newest: all.list().ok().and_then(|all| all.first().copied()) }
+        });
+        drop(reports);
+        let writer = Writer::new(self.context.clone(), feeder, log, self.started.clone(), checkpoints);
+        let (work, works) = mpsc::channel(WAITING);
+        let writing = tokio::task::spawn_blocking(move || writer.run(works));
         let training = training::stage(due, &self.context);
-        let (fed, told, ()) = tokio::join!(
-            self.feed(input, shards, bucket, learning, index),
-            self.tell(heard, &output, incidents, pieces),
-            training
-        );
-        fed.and(told)?;
-        writing.await.map_err(not_saved)?;
+        let (fed, ended, (), ()) =
+            tokio::join!(self.feed(input, work, learning), ending.ended(), self.hand_on(findings, &output), training);
+        writing.await.map_err(not_saved)?.map_err(ComponentError::new)?;
+        fed?;
+        drop(ended?);
         let last = written.borrow().clone();
         match last {
-            Some(Outcome::Lost { why, .. }) => Err(not_saved(why)),
-            Some(Outcome::Written { .. }) | None => Ok(()),
+            // What is in the log is learnt again.
+            Some(Outcome::Lost { why, .. }) if !durable => Err(not_saved(why)),
+            _ => Ok(()),
         }
     }
 }
 
 impl Detector {
-    /// The shards with what they learnt before the last stop, the incidents that were not over then, and the index of
-    /// the next checkpoint.
-    async fn load(&self, settings: Arc<Settings>) -> Result<(Vec<Core>, Incidents, u64), ComponentError> {
-        let all: Vec<Arc<Settings>> = (0..self.shards).map(|_| Arc::clone(&settings)).collect();
-        let now = self.context.services.clock.now();
-        let (environment, component) = (self.context.environment.clone(), self.context.id.to_string());
-        let mut incidents = Incidents::new(&environment, self.config.incidents());
-        let anew = move |all: Vec<Arc<Settings>>| all.into_iter().map(|s| Core::new(s, now)).collect();
-        let Some(checkpoints) = state::checkpoints(&self.context) else { return Ok((anew(all), incidents, 0)) };
-        let counters = Arc::clone(&self.context.counters);
-        let loading = move || {
-            let index = checkpoints.list().ok().and_then(|all| all.first().copied()).map_or(0, |newest| newest + 1);
-            let unusable = |error: &checkpoint::LoadError| {
-                counters.event("checkpoints_unusable", 1);
-                tracing::warn!(%environment, component, %error, "a checkpoint cannot be used; the one before it is tried");
-            };
-            let tidied = checkpoints.tidy().map_err(checkpoint::LoadError::from);
-            let loaded = match tidied.and_then(|()| checkpoint::newest(&checkpoints, &all, unusable)) {
-                Ok(None) => return (anew(all), incidents, index),
-                Ok(Some((_, loaded))) => loaded,
-                Err(reason) => {
-                    tracing::warn!(%environment, component, %reason, "what was learnt before cannot be used; learning starts anew");
-                    return (anew(all), incidents, index);
-                }
-            };
-            let checkpoint::Loaded { mut cores, named } = loaded;
-            if let Some(Err(reason)) = named.get(INCIDENTS).map(|bytes| incidents.restore(bytes)) {
-                tracing::warn!(%environment, component, %reason, "open incidents cannot be read; they begin anew");
-            }
-            cores.iter_mut().for_each(|core| core.resume(now));
-            let series: usize = cores.iter().map(Core::series).sum();
-            counters.event("series_restored", series as u64);
-            tracing::info!(%environment, component, series, "goes on with what was learnt before");
-            (cores, incidents, index)
-        };
-        tokio::task::spawn_blocking(loading)
-            .await
-            .map_err(|e| ComponentError(format!("loading what was learnt ended early: {e}")))
-    }
-
-    /// Gives the shards what comes in, and the time. Ends with the input.
-    async fn feed(
-        &self,
-        mut input: Input,
-        shards: Vec<mpsc::Sender<Command>>,
-        bucket: u64,
-        mut learning: Learning,
-        index: u64,
-    ) -> Result<(), ComponentError> {
-        let mut intake = Intake::new(&self.context.environment, shards.len(), bucket);
-        let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + TICK, TICK);
+    /// Gives the journal what comes in, and the time. Ends with the input.
+    async fn feed(&self, mut input: Input, work: mpsc::Sender<Work>, mut learning: Learning) -> Result<(), ComponentError> {
+        let give = async |one: Work| work.send(one).await.map_err(|_| shard_ended());
+        let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // Nothing is taken in before the time is known.
-        let mut now = self.tick(&shards).await?;
         let mut growth = None;
         let registry = &self.context.services.registry;
         let (environment, id) = (&self.context.environment, &self.context.id);
         let mut questions = registry.open_desk(environment, Class::Connector, id, rules::SUBJECTS);
         loop {
             tokio::select! {
-                // A tick is never kept waiting by a full input.
+                // A tick is never kept waiting by a full input. Nothing is taken in before the time is known.
                 biased;
                 _ = ticks.tick() => {
-                    now = self.tick(&shards).await?;
-                    let may_grow = self.context.services.registry.memory().pressure() == Pressure::Normal;
+                    let may_grow = registry.memory().pressure() == Pressure::Normal;
                     if growth.replace(may_grow) != Some(may_grow) {
-                        self.all(&shards, || Command::Growth(may_grow)).await?;
+                        give(Work::Growth(may_grow)).await?;
                     }
+                    give(Work::Tick(self.context.services.clock.now())).await?;
                     if learning.ends_now() {
-                        self.all(&shards, || Command::Live).await?;
+                        give(Work::Live).await?;
                         let storage = Arc::clone(&self.context.services.storage);
                         let kept = tokio::task::spawn_blocking(move || (learning.keep(&*storage), learning)).await;
                         let result;
@@ -231,151 +211,29 @@ impl Detector {
                         result.map_err(not_saved)?;
                     }
                 }
-                Some(question) = questions.recv() => self.ask(question, &shards).await?,
+                Some(question) = questions.recv() => give(Work::Question(question)).await?,
                 delivery = input.recv() => {
-                    let Some(Delivery { payload, mut flight, .. }) = delivery else {
+                    let Some(delivery) = delivery else {
                         if let Some(until) = learning.end_of_replay() {
-                            self.all(&shards, || Command::Finish(until)).await?;
+                            give(Work::Finish(until)).await?;
                         }
-                        return match self.context.services.files {
-                            Some(_) => self.all(&shards, || Command::Checkpoint(index)).await,
-                            None => Ok(()),
-                        };
+                        return Ok(());
                     };
-                    let divided = intake.divide(payload, now);
-                    for (reason, records) in divided.dropped {
-                        flight.dropped(records, reason);
-                    }
-                    // What says nothing is no command.
-                    if divided.feeds.is_empty() {
-                        continue;
-                    }
-                    for (shard, feed) in shards.iter().zip(divided.feeds) {
-                        let part = flight.split(feed.records());
-                        shard.send(Command::Feed(feed, part)).await.map_err(|_| shard_ended())?;
-                    }
+                    give(Work::Delivery(delivery)).await?;
                 }
             }
         }
     }
 
-    /// Gives a question to all shards, between two feeds; their answers are brought together when they come.
-    async fn ask(&self, question: Question, shards: &[mpsc::Sender<Command>]) -> Result<(), ComponentError> {
-        let request = match Request::read(&question.subject, question.body.clone(), self.context.services.clock.now()) {
-            Ok(request) => Arc::new(request),
-            Err(refusal) => {
-                question.answer(Err(refusal));
-                return Ok(());
-            }
-        };
-        let (answer, mut parts) = mpsc::channel::<Part>(shards.len());
-        for shard in shards {
-            shard.send(Command::Ask(Arc::clone(&request), answer.clone())).await.map_err(|_| shard_ended())?;
-        }
-        tokio::spawn(async move {
-            drop(answer);
-            let mut all = Vec::new();
-            while let Some(part) = parts.recv().await {
-                all.push(part);
-            }
-            question.answer(rules::gather(&request, all));
-        });
-        Ok(())
-    }
-
-    /// Tells the shards the time.
-    async fn tick(&self, shards: &[mpsc::Sender<Command>]) -> Result<UnixNanos, ComponentError> {
-        let now = self.context.services.clock.now();
-        self.all(shards, || Command::Tick(now)).await?;
-        Ok(now)
-    }
-
-    /// Tells all shards the same.
-    async fn all(&self, shards: &[mpsc::Sender<Command>], command: impl Fn() -> Command) -> Result<(), ComponentError> {
-        for shard in shards {
-            shard.send(command()).await.map_err(|_| shard_ended())?;
-        }
-        Ok(())
-    }
-
-    /// Hands on what the shards find; adds to a checkpoint what is kept behind them.
-    async fn tell(
-        &self,
-        mut reports: mpsc::Receiver<Report>,
-        output: &Output,
-        mut incidents: Incidents,
-        pieces: Pieces,
-    ) -> Result<(), ComponentError> {
-        let mut ended = 0;
-        let mut merge = Merge::new(self.shards);
-        let mut told_crowds = limits::Told::default();
-        self.show(&incidents);
-        while let Some(report) = reports.recv().await {
-            match report {
-                Report::Found { shard, command, found } => {
-                    let Some(mut found) = merge.take(shard, command, found) else { continue };
-                    self.context.counters.gauge("series", found.series as f64);
-                    for crowd in found.crowds.drain(..).filter(|crowd| told_crowds.is_news(crowd)) {
-                        tracing::warn!(environment = %self.context.environment, component = %self.context.id, "{crowd}");
-                    }
-                    if let Some(index) = found.checkpoint {
-                        let bytes = incidents.save().map_err(not_saved)?;
-                        pieces.behind(index, vec![(INCIDENTS.to_owned(), bytes)]).await;
-                    }
-                    if found.is_empty() && found.until.is_none() {
-                        continue;
-                    }
-                    let told = incidents.take(found);
-                    self.hand_on(told, &incidents, output).await;
-                }
-                Report::Ended => ended += 1,
+    /// Hands findings on to the exporters.
+    async fn hand_on(&self, mut all: mpsc::Receiver<Findings>, output: &Output) {
+        while let Some(findings) = all.recv().await {
+            let (anomalies, events) = (findings.anomalies.len() as u64, findings.incidents.len() as u64);
+            if output.send(Payload::Anomalies(Arc::new(findings))).await.is_err() {
+                self.context.counters.event("anomalies_undelivered", anomalies);
+                self.context.counters.event("incidents_undelivered", events);
             }
         }
-        if ended == self.shards { Ok(()) } else { Err(shard_ended()) }
-    }
-}
-
-impl Detector {
-    /// Hands on what one command has come to, and counts it.
-    async fn hand_on(&self, told: Told, incidents: &Incidents, output: &Output) {
-        let Told { findings, below_budget, threshold } = told;
-        let counters = &self.context.counters;
-        if let Some(change) = threshold {
-            tracing::info!(
-                environment = %self.context.environment,
-                component = %self.context.id,
-                from = change.from,
-                to = change.to,
-                "the budget for alerts has moved the threshold"
-            );
-        }
-        let of = |event| findings.incidents.iter().filter(|i| i.event == event).count() as u64;
-        for (event, times) in [
-            ("anomalies", findings.anomalies.len() as u64),
-            ("below_budget", below_budget),
-            ("incidents_opened", of(IncidentEvent::Opened)),
-            ("incidents_escalated", of(IncidentEvent::Escalated)),
-            ("incidents_ended", of(IncidentEvent::Ended)),
-        ] {
-            if times > 0 {
-                counters.event(event, times);
-            }
-        }
-        if threshold.is_some() || !findings.incidents.is_empty() {
-            self.show(incidents);
-        }
-        let (anomalies, events) = (findings.anomalies.len() as u64, findings.incidents.len() as u64);
-        if !findings.is_empty() && output.send(Payload::Anomalies(Arc::new(findings))).await.is_err() {
-            counters.event("anomalies_undelivered", anomalies);
-            counters.event("incidents_undelivered", events);
-        }
-    }
-
-    /// Shows what stands now, for `/metrics`.
-    fn show(&self, incidents: &Incidents) {
-        self.context.counters.gauge("alert_threshold", incidents.threshold());
-        self.context.counters.gauge("incidents_open", incidents.open() as f64);
-        self.context.counters.gauge("series_limit", self.config.max_series as f64);
     }
 }
 

@@ -18,11 +18,21 @@ const QUEUE: usize = 64;
 /// The series in each state are counted once in this many nanoseconds.
 const COUNTED: u64 = 15 * UnixNanos::SECOND;
 
+/// A command, and where it stands.
+#[derive(Debug)]
+pub(super) struct Step {
+    /// The index of the journal's entry; for what is no entry, of the next one.
+    pub(super) at: u64,
+    pub(super) command: Command,
+}
+
 /// What a shard is told. Every command goes to all shards, in one and the same order.
 #[derive(Debug)]
 pub(super) enum Command {
     /// Take this in.
     Feed(Feed, Flight),
+    /// The daemon runs again at this time; what came in between was not watched. And whether history is being learnt.
+    Resume(UnixNanos, bool),
     /// The clock shows this.
     Tick(UnixNanos),
     /// History is learnt.
@@ -42,6 +52,8 @@ pub(super) enum Command {
 pub(super) enum Report {
     /// What it found for a command.
     Found { shard: usize, command: u64, found: Found },
+    /// What is to be in the checkpoint at this index besides. Told before the shards are told to begin it.
+    Parts { index: u64, parts: Vec<(String, Vec<u8>)> },
     /// It has ended, and owes nothing.
     Ended,
 }
@@ -58,26 +70,26 @@ pub(super) struct Shared {
 }
 
 /// Starts the thread of one shard. It ends when its commands do, or when nobody listens to its reports.
-pub(super) fn start(number: usize, core: Core, shared: Shared) -> std::io::Result<mpsc::Sender<Command>> {
-    let (sender, commands) = mpsc::channel(QUEUE);
+pub(super) fn start(number: usize, core: Core, shared: Shared) -> std::io::Result<mpsc::Sender<Step>> {
+    let (sender, steps) = mpsc::channel(QUEUE);
     std::thread::Builder::new().name(format!("detector-{number}")).spawn(move || {
         // An error is that nobody listens any more: the detector was cut off.
-        let _ = run(number, core, commands, &shared);
+        let _ = run(number, core, steps, &shared);
     })?;
     Ok(sender)
 }
 
 type Unheard = mpsc::error::SendError<Report>;
 
-fn run(shard: usize, mut core: Core, mut commands: mpsc::Receiver<Command>, shared: &Shared) -> Result<(), Unheard> {
+fn run(shard: usize, mut core: Core, mut steps: mpsc::Receiver<Step>, shared: &Shared) -> Result<(), Unheard> {
     let mut counted = 0;
     let mut saver = Saver::new(shared.pieces.clone());
     // All shards are told the same commands in the same order, so they number them alike.
     let mut number = 0;
     loop {
-        let command = if saver.owes() {
-            match commands.try_recv() {
-                Ok(command) => command,
+        let Step { at, command } = if saver.owes() {
+            match steps.try_recv() {
+                Ok(step) => step,
                 Err(TryRecvError::Empty) => {
                     saver.idle(&mut core);
                     continue;
@@ -85,8 +97,8 @@ fn run(shard: usize, mut core: Core, mut commands: mpsc::Receiver<Command>, shar
                 Err(TryRecvError::Disconnected) => break,
             }
         } else {
-            let Some(command) = commands.blocking_recv() else { break };
-            command
+            let Some(step) = steps.blocking_recv() else { break };
+            step
         };
         let outcome = match command {
             Command::Feed(feed, mut flight) => {
@@ -96,6 +108,10 @@ fn run(shard: usize, mut core: Core, mut commands: mpsc::Receiver<Command>, shar
                 }
                 flight.sent();
                 outcome
+            }
+            Command::Resume(now, in_history) => {
+                core.resume(now);
+                if in_history { core.learn_history(true) } else { Outcome::default() }
             }
             Command::Live => core.learn_history(false),
             Command::Finish(until) => core.finish(until),
@@ -121,8 +137,7 @@ fn run(shard: usize, mut core: Core, mut commands: mpsc::Receiver<Command>, shar
                 Outcome { found: Found { checkpoint: Some(index), ..Found::default() }, ..Outcome::default() }
             }
         };
-        let mut found = report(outcome, shared);
-        found.series = core.series();
+        let found = Found { at, series: core.series(), ..report(outcome, shared) };
         shared.reports.blocking_send(Report::Found { shard, command: number, found })?;
         number += 1;
         saver.between(&mut core);

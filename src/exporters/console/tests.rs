@@ -117,9 +117,9 @@ fn start(format: Format) -> Run {
             clock: Arc::new(ManualClock::default()),
             storage: Arc::new(MemoryStorage::default()),
             data_dir: std::path::PathBuf::new(),
-            files: None,
             registry: Registry::default(),
             queue_capacity: 1,
+            ..Services::in_memory()
         },
     };
     let (edge, input) = Input::queue(8, counters);

@@ -36,9 +36,9 @@ fn start(url: &str, more: &Value) -> Running {
             clock: Arc::new(SystemClock),
             storage: Arc::new(MemoryStorage::default()),
             data_dir: folder.path().to_owned(),
-            files: None,
             registry: Registry::default(),
             queue_capacity: 4,
+            ..Services::in_memory()
         },
     };
     let mut config = json!({

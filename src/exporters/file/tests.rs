@@ -50,9 +50,9 @@ fn start(config: serde_json::Value) -> (Context, Edge, tokio::task::JoinHandle<R
             clock: Arc::new(SystemClock),
             storage: Arc::new(MemoryStorage::default()),
             data_dir: std::env::temp_dir(),
-            files: None,
             registry: crate::pipeline::Registry::default(),
             queue_capacity: 4,
+            ..Services::in_memory()
         },
     };
     assert_eq!(check(&config), []);

@@ -215,9 +215,9 @@ impl Bench {
                 clock: Arc::new(ManualClock::default()),
                 storage: Arc::clone(store) as Arc<dyn Storage>,
                 data_dir: std::path::PathBuf::new(),
-                files: None,
                 registry: Registry::default(),
                 queue_capacity: 1,
+                ..Services::in_memory()
             },
         };
         let (traces, spans_in) = Input::queue(10_000, Arc::default());

@@ -47,7 +47,7 @@ pub trait Files: Send + Sync + Debug {
 
 /// A file that is written at its end.
 #[expect(clippy::missing_errors_doc, reason = "as for `Files`")]
-pub trait WriteFile: Send {
+pub trait WriteFile: Send + Sync {
     /// Appends all of `bytes`. After an error some of them may be in the file.
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()>;
 

@@ -32,12 +32,23 @@ impl Pieces {
     }
 
     /// What is kept behind the shards, as of the same command: `parts` by name. To be told once for every checkpoint.
-    pub(in super::super) async fn behind(&self, index: u64, parts: Vec<(String, Vec<u8>)>) {
+    /// Blocks while the disk is slow.
+    pub(in super::super) fn behind(&self, index: u64, parts: Vec<(String, Vec<u8>)>) {
         let parts = parts.into_iter().map(|(name, bytes)| Part::Named(name, bytes));
         for part in parts.chain([Part::Ended]) {
-            // That nobody writes any more shows in the outcome.
-            drop(self.0.send(Piece { index, part }).await);
+            self.send(index, part);
         }
+    }
+
+    /// In place of [`Pieces::behind`]: it cannot be told.
+    pub(in super::super) fn give_up(&self, index: u64, why: &'static str) {
+        self.send(index, Part::GivenUp(why));
+        self.send(index, Part::Ended);
+    }
+
+    fn send(&self, index: u64, part: Part) {
+        // That nobody writes any more shows in the outcome.
+        drop(self.0.blocking_send(Piece { index, part }));
     }
 }
 

@@ -92,6 +92,14 @@ pub(in super::super) enum Part {
 }
 
 impl Request {
+    /// Whether it changes something; else it only asks.
+    pub(in super::super) const fn changes(&self) -> bool {
+        match self {
+            Self::Series(_) | Self::Mutes(_) => false,
+            Self::Mute { .. } | Self::Unmute(_) | Self::Feedback { .. } => true,
+        }
+    }
+
     /// Understands a request; the clock shows `now`.
     pub(in super::super) fn read(subject: &str, body: Value, now: UnixNanos) -> Result<Self, Refusal> {
         match subject {

@@ -51,6 +51,7 @@ pub(super) async fn run_with(config: serde_json::Value, disk: &Arc<Disk>, now: u
         files: Some(Arc::new(disk.files.clone())),
         registry: Registry::default(),
         queue_capacity: 4,
+        ..Services::in_memory()
     };
     let context = Context {
         environment: environment(),
@@ -62,7 +63,8 @@ pub(super) async fn run_with(config: serde_json::Value, disk: &Arc<Disk>, now: u
     };
     let Make::Connector(make) = super::super::FACTORY.make else { panic!("a connector") };
     assert_eq!(super::super::FACTORY.class(), Class::Connector);
-    let detector = make(Instance { config, context }).map_err(|e| e.to_string()).unwrap();
+    let mut detector = make(Instance { config, context }).map_err(|e| e.to_string()).unwrap();
+    detector.start().await.unwrap();
     let (edge, input) = Input::queue(4, Arc::clone(&counters));
     let behind = Arc::new(Counters::default());
     let (target, mut anomalies) = Input::queue(1, Arc::clone(&behind));
@@ -136,9 +138,9 @@ async fn questions_are_answered_by_all_shards_between_two_feeds() {
         clock: Arc::new(ManualClock::new(UnixNanos::from_secs(BEGIN + 86_400))),
         storage: Arc::new(MemoryStorage::default()),
         data_dir: std::path::PathBuf::new(),
-        files: None,
         registry: registry.clone(),
         queue_capacity: 4,
+        ..Services::in_memory()
     };
     let counters = Arc::new(Counters::default());
     let context = Context {
@@ -150,7 +152,8 @@ async fn questions_are_answered_by_all_shards_between_two_feeds() {
         services,
     };
     let Make::Connector(make) = super::super::FACTORY.make else { panic!("a connector") };
-    let detector = make(Instance { config: serde_json::json!({ "shards": 3 }), context }).map_err(|e| e.to_string()).unwrap();
+    let mut detector = make(Instance { config: serde_json::json!({ "shards": 3 }), context }).map_err(|e| e.to_string()).unwrap();
+    detector.start().await.unwrap();
     let (edge, input) = Input::queue(4, counters);
     let ask = async move {
         let output = Output::new(vec![edge]);

@@ -380,9 +380,9 @@ pub(super) fn instances(tenants: Vec<Tenant>) -> (Vec<ReceiverInstance>, Vec<Pip
         clock: Arc::new(ManualClock::new(UnixNanos(NOW))),
         storage: Arc::new(MemoryStorage::default()),
         data_dir: "unused".into(),
-        files: None,
         registry: Registry::default(),
         queue_capacity: 8,
+        ..Services::in_memory()
     };
     services.registry.share_memory(Memory::new(Some(512 << 20)));
     let (mut instances, mut pipelines) = (Vec::new(), Vec::new());
