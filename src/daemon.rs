@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Daemon;
-use crate::pipeline::{self, Drained, Machine, Memory, Plan, Registry, Services, SystemClock};
+use crate::pipeline::{self, Drained, Machine, Memory, OutboxSettings, Plan, Registry, Services, SystemClock};
 use crate::server::Server;
 use crate::storage::{DiskFiles, EmbeddedStorage, Storage};
 
@@ -37,6 +37,10 @@ pub async fn run(
         files: Some(Arc::new(DiskFiles)),
         input_log: daemon.storage.input_log.options(),
         checkpoint_interval: daemon.storage.checkpoint_interval.get(),
+        outbox: OutboxSettings {
+            max_size: daemon.storage.outbox.max_size.bytes(),
+            patience: daemon.pipeline.shutdown_deadline.get() / 3,
+        },
         registry,
         queue_capacity: daemon.pipeline.queue_size,
     };

@@ -84,11 +84,34 @@ pub struct Storage {
     /// learnt again from the input log.
     #[schemars(extend("x-minimum" = "1s", "x-maximum" = "1h"))]
     pub checkpoint_interval: Duration,
+    /// What was found and waits for exporters: one for each detector.
+    pub outbox: Outbox,
 }
 
 impl Default for Storage {
     fn default() -> Self {
-        Self { data_dir: PathBuf::from("./data"), input_log: InputLog::default(), checkpoint_interval: Duration::from_secs(300) }
+        Self {
+            data_dir: PathBuf::from("./data"),
+            input_log: InputLog::default(),
+            checkpoint_interval: Duration::from_secs(300),
+            outbox: Outbox::default(),
+        }
+    }
+}
+
+/// What was found and waits for exporters: one for each detector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Outbox {
+    /// How large it may become. When it is full, the oldest findings that an exporter has not taken go to its
+    /// dead-letter file.
+    #[schemars(extend("x-minimum" = "16MiB"))]
+    pub max_size: ByteSize,
+}
+
+impl Default for Outbox {
+    fn default() -> Self {
+        Self { max_size: ByteSize::mib(1024) }
     }
 }
 

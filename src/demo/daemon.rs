@@ -47,7 +47,8 @@ impl Daemon {
 
     /// Waits until everything that was accepted has gone through, as the components' own accounts say.
     pub(super) async fn settle(&self) {
-        while self.registry.all().iter().any(|c| c.counters.snapshot().iter().any(|(_, counts)| counts.in_flight > 0)) {
+        let flying = || self.registry.all().iter().any(|c| c.counters.snapshot().iter().any(|(_, counts)| counts.in_flight > 0));
+        while flying() || self.registry.outboxes().iter().any(|outbox| outbox.waiting > 0) {
             tokio::time::sleep(Duration::from_micros(200)).await;
         }
     }

@@ -8,9 +8,9 @@ use async_trait::async_trait;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use super::{Clock, ComponentId, Counters, Health, Input, Output, Outputs, Registry, SystemClock};
+use super::{Clock, ComponentId, Counters, Health, Input, OutboxSettings, Output, Outputs, Registry, SystemClock};
 use crate::model::{Environment, Payload, PayloadKind};
-use crate::storage::{Files, LogOptions, MemoryStorage, Storage};
+use crate::storage::{Files, LogOptions, MemoryStorage, Storage, folder_name};
 
 /// The four classes of components, in the Collector's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -65,6 +65,8 @@ pub struct Services {
     pub input_log: Option<LogOptions>,
     /// How often a detector writes down all that it has learnt.
     pub checkpoint_interval: Duration,
+    /// How findings wait for exporters.
+    pub outbox: OutboxSettings,
     /// All components.
     pub registry: Registry,
     /// How many payloads wait in front of a component before its senders wait.
@@ -82,6 +84,7 @@ impl Services {
             files: None,
             input_log: None,
             checkpoint_interval: Duration::from_secs(300),
+            outbox: OutboxSettings::default(),
             registry: Registry::default(),
             queue_capacity: 64,
         }
@@ -103,6 +106,15 @@ pub struct Context {
     pub shutdown: CancellationToken,
     /// What every component may use.
     pub services: Services,
+}
+
+impl Context {
+    /// The component's own folder: `<data_dir>/<environment>/<id>`.
+    #[must_use]
+    pub fn folder(&self) -> PathBuf {
+        let environment = self.services.data_dir.join(folder_name(self.environment.as_str()));
+        environment.join(folder_name(&self.id.to_string()))
+    }
 }
 
 /// One component to be made.

@@ -168,6 +168,17 @@ impl Flight {
         std::mem::take(&mut self.receipt)
     }
 
+    /// Whether the sender has stopped waiting for the receipt, and has these records again.
+    #[must_use]
+    pub fn is_withdrawn(&self) -> bool {
+        self.receipt.is_withdrawn()
+    }
+
+    /// Waits until the sender has stopped waiting for the receipt; for ever if nobody waits.
+    pub async fn withdrawn(&self) {
+        self.receipt.withdrawn().await;
+    }
+
     /// All that is left was handed on.
     pub fn sent(mut self) {
         let left = self.left;

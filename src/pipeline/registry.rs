@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use tokio::sync::mpsc;
 
+use super::outbox::{OutboxLevels, OutboxView};
 use super::{Class, ComponentId, Counters, Desk, History, Mark, Memory, Observer, Question};
 use crate::model::Environment;
 
@@ -96,6 +97,7 @@ struct Inner {
     memory: OnceLock<Memory>,
     desks: RwLock<Vec<Desk>>,
     marks: Mutex<BTreeMap<Environment, Vec<Mark>>>,
+    outboxes: Mutex<Vec<OutboxView>>,
 }
 
 impl Registry {
@@ -165,6 +167,20 @@ impl Registry {
         let mut marks: Vec<Mark> = all.get(environment).into_iter().flatten().filter(|m| &*m.source == source).cloned().collect();
         marks.sort_by_key(|m| m.generation);
         marks
+    }
+
+    /// Shows an outbox for as long as there is one.
+    pub(super) fn add_outbox(&self, view: OutboxView) {
+        let mut all = self.0.outboxes.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|view| !view.is_gone());
+        all.push(view);
+    }
+
+    /// What waits in outboxes, by detector and target.
+    #[must_use]
+    pub fn outboxes(&self) -> Vec<OutboxLevels> {
+        let all = self.0.outboxes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        all.iter().flat_map(OutboxView::levels).collect()
     }
 
     /// The memory that all components share; only the first one counts.

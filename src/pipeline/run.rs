@@ -130,7 +130,7 @@ impl Build<'_> {
                 make(Instance { config: used.config.clone(), context: context.clone() }).map_err(|e| self.error(used, e))?;
             health.set(Status::Ok);
             self.running.consumers.spawn(supervise(context, exporter.run(input)));
-            self.edges.insert((Class::Exporter, used.id.clone()), edge);
+            self.edges.insert((Class::Exporter, used.id.clone()), edge.named(&used.id.to_string()));
         }
         Ok(())
     }
@@ -152,7 +152,7 @@ impl Build<'_> {
             let connector =
                 make(Instance { config: used.config.clone(), context: context.clone() }).map_err(|e| self.error(used, e))?;
             self.connectors.push(Made { context, connector, input, output: Output::new(targets) });
-            self.edges.insert((Class::Connector, used.id.clone()), edge);
+            self.edges.insert((Class::Connector, used.id.clone()), edge.named(&used.id.to_string()));
         }
         Ok(())
     }
@@ -194,6 +194,7 @@ impl Build<'_> {
             return Ok(targets);
         };
         let (edge, input) = Input::queue(self.running.services.queue_capacity, Arc::clone(&first.counters));
+        let edge = edge.named(pipeline);
         self.running.consumers.spawn(run_stages(pipeline.to_owned(), input, stages, Output::new(targets)));
         self.entries.insert(pipeline.to_owned(), vec![edge.clone()]);
         Ok(vec![edge])

@@ -12,7 +12,7 @@ pub use checkpoint::{CheckpointReader, CheckpointWriter, Checkpoints};
 pub use embedded::EmbeddedStorage;
 #[cfg(test)]
 pub(crate) use files::SimFiles;
-pub use files::{DiskFiles, Files, ReadFile, WriteFile};
+pub use files::{DiskFiles, Files, MemoryFiles, ReadFile, WriteFile};
 pub use folder::folder_name;
 pub use line_file::{LineFile, Rotation};
 pub use log::{AppendError, Log, LogOptions, Reader};

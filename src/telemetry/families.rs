@@ -101,6 +101,7 @@ pub fn families(registry: &Registry) -> Vec<Family> {
     if !levels.samples.is_empty() {
         all.push(levels);
     }
+    all.extend(outboxes(registry).into_iter().filter(|family| !family.samples.is_empty()));
     let memory = registry.memory();
     if let Some(limit) = memory.limit() {
         let one = |labels, value| Sample { labels, value };
@@ -124,6 +125,34 @@ pub fn families(registry: &Registry) -> Vec<Family> {
         ..gauge("anomalyd_build_info", "1, labelled with the version")
     });
     all
+}
+
+/// What waits for exporters.
+fn outboxes(registry: &Registry) -> Vec<Family> {
+    let empty = |name, help, kind| Family { name, help, kind, samples: Vec::new() };
+    let (counter, gauge) = (MetricType::Counter, MetricType::Gauge);
+    let mut waiting = empty("anomalyd_outbox_waiting", "findings that wait for an exporter", gauge);
+    let mut bytes = empty("anomalyd_outbox_waiting_bytes", "bytes of the findings that wait for an exporter", gauge);
+    let mut oldest =
+        empty("anomalyd_outbox_oldest_seconds", "how long the oldest of them has been waiting, seconds", MetricType::Level);
+    let mut delivered = empty("anomalyd_outbox_delivered", "findings that an exporter has kept", counter);
+    let mut dead = empty("anomalyd_outbox_dead_letters", "findings that went to the dead letters for want of room", counter);
+    for outbox in registry.outboxes() {
+        let labels = || {
+            vec![
+                ("environment", outbox.environment.to_string()),
+                ("component", outbox.detector.clone()),
+                ("exporter", outbox.target.clone()),
+            ]
+        };
+        let sample = |value: f64| Sample { labels: labels(), value };
+        waiting.samples.push(sample(outbox.waiting as f64));
+        bytes.samples.push(sample(outbox.bytes as f64));
+        oldest.samples.push(sample(outbox.oldest));
+        delivered.samples.push(sample(outbox.delivered as f64));
+        dead.samples.push(sample(outbox.dead_letters as f64));
+    }
+    vec![waiting, bytes, oldest, delivered, dead]
 }
 
 fn base_labels(component: &ComponentInfo) -> Vec<(&'static str, String)> {

@@ -43,8 +43,10 @@ pub use self::rules::{Amount, Deployments, Direction, Maintenance, Match, Rule};
 use self::teller::Sink;
 use self::warmup::Learning;
 pub use self::warmup::{FullWarmup, Warmup};
-use crate::model::{Findings, Payload, PayloadKind, Signal};
-use crate::pipeline::{BuildError, Class, ComponentError, Connector, Context, Factory, Input, Instance, Make, Output, Pressure};
+use crate::model::{Findings, PayloadKind, Signal};
+use crate::pipeline::{
+    BuildError, Class, ComponentError, Connector, Context, Factory, Input, Instance, Make, Outbox, Output, Pressure,
+};
 
 /// The connector's type.
 pub const FACTORY: Factory = Factory {
@@ -76,12 +78,13 @@ pub fn most_memory(config: &serde_json::Value) -> u64 {
 const TICK: Duration = Duration::from_secs(1);
 
 fn make(instance: Instance) -> Result<Box<dyn Connector>, BuildError> {
-    let config = Config::read(&instance.config).map_err(BuildError::new)?;
+    let mut config = Config::read(&instance.config).map_err(BuildError::new)?;
     if let Some(problem) = config::check(&instance.config).into_iter().find(|p| p.fatal) {
         return Err(BuildError::new(format!("`{}`: {}", problem.path.join("."), problem.message)));
     }
     let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(64);
-    let shards = if config.shards == 0 { cores() } else { config.shards };
+    config.shards = if config.shards == 0 { cores() } else { config.shards };
+    let shards = config.shards;
     let bucket = config.bucket.nanos();
     let context = instance.context;
     let learnt =
@@ -109,35 +112,52 @@ struct Detector {
     started: Started,
     /// What is learnt before the environment goes live; taken by `run`.
     learning: Option<Learning>,
-    /// What it goes on with, and what comes out of that; made by `start`, taken by `run`.
-    recovered: Option<(Recovered<Forward>, mpsc::Receiver<Findings>)>,
+    /// What it goes on with; made by `start`, taken by `run`.
+    recovered: Option<(Recovered<ToOutbox>, Outbox)>,
 }
 
-/// Hands findings on to whoever runs the detector.
-struct Forward(mpsc::Sender<Findings>);
+/// Puts what was found into the outbox.
+struct ToOutbox {
+    outbox: Outbox,
+    /// Some of it could not be kept.
+    lost: Option<String>,
+}
 
-impl Sink for Forward {
-    fn take(&mut self, _: u64, findings: Findings) {
-        // Where nobody listens, that is counted there.
-        drop(self.0.blocking_send(findings));
+impl Sink for ToOutbox {
+    fn take(&mut self, at: u64, findings: Findings) {
+        if let Err(error) = self.outbox.append(at, &findings) {
+            self.lost = Some(error.to_string());
+        }
     }
 
     fn checkpoint(&mut self) -> Result<Vec<(String, Vec<u8>)>, String> {
-        Ok(Vec::new())
+        match &self.lost {
+            Some(lost) => Err(lost.clone()),
+            None => self.outbox.sync().map(|()| Vec::new()).map_err(|e| e.to_string()),
+        }
     }
 }
 
 #[async_trait]
 impl Connector for Detector {
     async fn start(&mut self) -> Result<(), ComponentError> {
-        let (sender, findings) = mpsc::channel(4096);
+        let context = self.context.clone();
+        let opening = tokio::task::spawn_blocking(move || Outbox::open(&context));
+        let outbox = opening.await.map_err(ComponentError::new)?.map_err(ComponentError::new)?;
         let recovery = Recovery {
             context: self.context.clone(),
             config: self.config.clone(),
             shards: self.shards,
             started: self.started.clone(),
         };
-        let recovered = recovery.recover(Forward(sender)).await?;
+        let mut recovered = recovery.recover(ToOutbox { outbox: outbox.clone(), lost: None }).await?;
+        if let Some(highest) = outbox.highest_entry().filter(|highest| *highest >= recovered.machine.feeder.next) {
+            // The input log has lost its end: a number that exporters know must not stand for something else.
+            recovered.machine.feeder.next = highest + 1;
+            if let Some(log) = &mut recovered.log {
+                log.skip_to(highest + 1).map_err(ComponentError::new)?;
+            }
+        }
         let feeder = &recovered.machine.feeder;
         let (environment, component, entries) = (&self.context.environment, &self.context.id, recovered.replayed);
         if entries > 0 {
@@ -145,18 +165,17 @@ impl Connector for Detector {
             tracing::info!(%environment, %component, entries, "what came in since the last checkpoint is learnt again");
         }
         self.context.services.registry.post_marks(environment, feeder.known.marks().cloned());
-        self.recovered = Some((recovered, findings));
+        self.recovered = Some((recovered, outbox));
         Ok(())
     }
 
     async fn run(mut self: Box<Self>, input: Input, output: Output) -> Result<(), ComponentError> {
-        let (Some((recovered, findings)), Some(learning)) = (self.recovered.take(), self.learning.take()) else {
+        let (Some((recovered, outbox)), Some(learning)) = (self.recovered.take(), self.learning.take()) else {
             return Err(ComponentError::new("the detector was not started"));
         };
         let Recovered { machine, log, .. } = recovered;
         let Machine { feeder, reports, written, sweeps, ending, due } = machine;
         let durable = log.is_some();
-        self.context.counters.gauge("series_limit", self.config.max_series as f64);
         let checkpoints = state::checkpoints(&self.context).map(|all| {
             let services = &self.context.services;
             let bytes = services.input_log.map_or(u64::MAX, |log| log.max_size / 4);
@@ -164,15 +183,21 @@ impl Connector for Detector {
             Checkpointing { schedule, reports: reports.clone(), newest: all.list().ok().and_then(|all| all.first().copied()) }
         });
         drop(reports);
+        self.context.counters.gauge("series_limit", self.config.max_series as f64);
         let writer = Writer::new(self.context.clone(), feeder, log, self.started.clone(), checkpoints);
         let (work, works) = mpsc::channel(WAITING);
         let writing = tokio::task::spawn_blocking(move || writer.run(works));
         let training = training::stage(due, &self.context);
-        let (fed, ended, (), ()) =
-            tokio::join!(self.feed(input, work, learning), ending.ended(), self.hand_on(findings, &output), training);
+        let ending = async {
+            let ended = ending.ended().await.map(drop);
+            outbox.close();
+            ended
+        };
+        let (fed, ended, sent, ()) = tokio::join!(self.feed(input, work, learning), ending, outbox.run(&output), training);
         writing.await.map_err(not_saved)?.map_err(ComponentError::new)?;
         fed?;
-        drop(ended?);
+        ended?;
+        sent?;
         let last = written.borrow().clone();
         match last {
             // What is in the log is learnt again.
@@ -197,11 +222,11 @@ impl Detector {
                 // A tick is never kept waiting by a full input. Nothing is taken in before the time is known.
                 biased;
                 _ = ticks.tick() => {
-                    let may_grow = registry.memory().pressure() == Pressure::Normal;
+                    give(Work::Tick(self.context.services.clock.now())).await?;
+                    let may_grow = self.context.services.registry.memory().pressure() == Pressure::Normal;
                     if growth.replace(may_grow) != Some(may_grow) {
                         give(Work::Growth(may_grow)).await?;
                     }
-                    give(Work::Tick(self.context.services.clock.now())).await?;
                     if learning.ends_now() {
                         give(Work::Live).await?;
                         let storage = Arc::clone(&self.context.services.storage);
@@ -221,17 +246,6 @@ impl Detector {
                     };
                     give(Work::Delivery(delivery)).await?;
                 }
-            }
-        }
-    }
-
-    /// Hands findings on to the exporters.
-    async fn hand_on(&self, mut all: mpsc::Receiver<Findings>, output: &Output) {
-        while let Some(findings) = all.recv().await {
-            let (anomalies, events) = (findings.anomalies.len() as u64, findings.incidents.len() as u64);
-            if output.send(Payload::Anomalies(Arc::new(findings))).await.is_err() {
-                self.context.counters.event("anomalies_undelivered", anomalies);
-                self.context.counters.event("incidents_undelivered", events);
             }
         }
     }

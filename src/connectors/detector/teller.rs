@@ -51,15 +51,15 @@ impl<S: Sink> Teller<S> {
     fn tell(&mut self, mut reports: mpsc::Receiver<Report>) -> Result<(), ComponentError> {
         let mut ended = 0;
         let mut merge = Merge::new(self.shards);
+        let mut told_crowds = limits::Told::default();
         let mut parts: VecDeque<(u64, Vec<(String, Vec<u8>)>)> = VecDeque::new();
-        let mut crowds = limits::Told::default();
         self.show();
         while let Some(report) = reports.blocking_recv() {
             match report {
                 Report::Found { shard, command, found } => {
                     let Some(mut found) = merge.take(shard, command, found) else { continue };
                     self.context.counters.gauge("series", found.series as f64);
-                    for crowd in found.crowds.drain(..).filter(|crowd| crowds.is_news(crowd)) {
+                    for crowd in found.crowds.drain(..).filter(|crowd| told_crowds.is_news(crowd)) {
                         tracing::warn!(environment = %self.context.environment, component = %self.context.id, "{crowd}");
                     }
                     if let Some(index) = found.checkpoint {

@@ -26,6 +26,7 @@ use std::str::FromStr as _;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -83,6 +84,21 @@ pub fn most_memory(config: &serde_json::Value) -> Vec<(String, u64)> {
     let endpoints = [grpc.as_ref().map(|grpc| &grpc.endpoint), http.as_ref().map(|http| &http.endpoint)];
     let size = config.max_in_flight_size.bytes();
     endpoints.into_iter().flatten().map(|endpoint| (normalised(endpoint).to_string(), size)).collect()
+}
+
+/// Takes the message out of the body of a gRPC call and unpacks it. `encoding` is the call's `grpc-encoding`; the
+/// message may have up to `limit` bytes.
+///
+/// The same code as behind the listener, for fuzzing.
+///
+/// # Errors
+/// What is wrong with the body, as the client is told.
+pub fn unframe(framed: &Bytes, encoding: Option<&str>, limit: ByteSize) -> Result<Bytes, String> {
+    let reservation = body::Admission::new(ByteSize::new(u64::MAX)).enter();
+    let unpacked = body::Compression::of(encoding)
+        .and_then(|compression| grpc::unframe(framed, compression, limit, reservation))
+        .and_then(body::Raw::unpack);
+    unpacked.map(|(bytes, _)| bytes).map_err(|refusal| refusal.message)
 }
 
 /// What all environments that share a listener must agree on.

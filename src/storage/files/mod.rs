@@ -4,6 +4,7 @@
 //! removal) after [`Files::sync_folder`].
 
 mod disk;
+mod memory;
 #[cfg(test)]
 mod sim;
 
@@ -12,6 +13,7 @@ use std::io::{self, Read, Seek};
 use std::path::Path;
 
 pub use disk::DiskFiles;
+pub use memory::MemoryFiles;
 #[cfg(test)]
 pub(crate) use sim::SimFiles;
 

@@ -24,6 +24,8 @@
 
 /// What a segment's file name ends in.
 pub(super) const ENDING: &str = ".log";
+/// What the name of a file ends in that is not complete.
+pub(super) const UNFINISHED: &str = ".tmp";
 pub(super) const MAGIC: [u8; 4] = *b"alog";
 pub(super) const VERSION: u32 = 1;
 pub(super) const SEGMENT_HEADER: u64 = 32;
@@ -35,6 +37,11 @@ pub const MAX_RECORD: u64 = 256 * 1024 * 1024;
 /// The name of the segment whose first record has index `first`. Names sort as their indices do.
 pub(super) fn name(first: u64) -> String {
     format!("{first:020}{ENDING}")
+}
+
+/// The name of a segment or of a copy of one until it is complete.
+pub(super) fn unfinished_name(first: u64) -> String {
+    format!("{first:020}{UNFINISHED}")
 }
 
 /// The index in a segment's name.

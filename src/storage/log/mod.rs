@@ -17,6 +17,8 @@
 
 mod damage;
 mod format;
+#[cfg(test)]
+mod model;
 mod open;
 mod reader;
 mod scan;
@@ -34,6 +36,7 @@ pub use open::{Opened, Reason, SetAside};
 pub use reader::Reader;
 
 use self::format::{RECORD_HEADER, SEGMENT_HEADER, encode};
+use self::open::Recovered;
 use self::segments::{Segment, Segments};
 use super::{Files, StorageError};
 
@@ -71,11 +74,18 @@ pub enum AppendError {
 /// A log that is open for writing. One process may have it open, and does not share it.
 pub struct Log {
     segments: Segments,
-    /// Records that may not be on disk yet, encoded, as they are at the end of the last segment.
-    unsynced: Vec<u8>,
-    unsynced_records: u64,
+    unsynced: Unsynced,
     next: u64,
     options: LogOptions,
+}
+
+/// Records that may not be on disk yet, encoded, as they stand at the end of the last segment.
+#[derive(Debug, Default)]
+struct Unsynced {
+    bytes: Vec<u8>,
+    /// Index of the first.
+    first: u64,
+    count: u64,
 }
 
 /// So many unsynced bytes are kept in memory at most.
@@ -97,10 +107,16 @@ impl Log {
     /// # Errors
     /// When the folder cannot be made or listed. Never because of what is in it.
     pub fn open(files: Arc<dyn Files>, folder: PathBuf, options: LogOptions) -> Result<(Self, Opened), StorageError> {
-        let (segments, next, opened) = open::open(files, folder)?;
         let most = (options.max_size / 4).max(SEGMENT_HEADER + RECORD_HEADER);
         let options = LogOptions { segment_size: options.segment_size.min(most), ..options };
-        Ok((Self { segments, unsynced: Vec::new(), unsynced_records: 0, next, options }, opened))
+        let Recovered { segments, unsynced, next, opened } = open::open(files, folder)?;
+        let mut log = Self { segments, unsynced, next, options };
+        // What cannot be written now is written before anything else.
+        if log.sync().is_ok() && log.segments.left_out.is_some() {
+            let _ = log.segments.begin(next);
+        }
+        let opened = opened.read_all(&log.segments, next)?;
+        Ok((log, opened))
     }
 
     /// Index of the first record that the log has; `next` when it has none.
@@ -149,7 +165,7 @@ impl Log {
     /// # Errors
     /// As for [`Log::append`].
     pub fn append_unsynced(&mut self, records: &[impl AsRef<[u8]>]) -> Result<u64, AppendError> {
-        if self.unsynced.len().saturating_add(bytes_of(records) as usize) > MOST_UNSYNCED {
+        if self.unsynced.bytes.len().saturating_add(bytes_of(records) as usize) > MOST_UNSYNCED {
             return self.append(records);
         }
         self.write(records)
@@ -160,9 +176,10 @@ impl Log {
     /// # Errors
     /// When the disk fails.
     pub fn sync(&mut self) -> Result<(), StorageError> {
-        if self.unsynced_records > 0 || !self.segments.is_sound() {
+        if self.unsynced.count > 0 || !self.segments.is_sound() {
             if !self.segments.is_sound() || self.segments.sync().is_err() {
-                self.segments.repair(self.next - self.unsynced_records, &mut self.unsynced)?;
+                let first = if self.unsynced.count > 0 { self.unsynced.first } else { self.next };
+                self.segments.repair(first, &mut self.unsynced.bytes)?;
             }
             self.settled();
         }
@@ -192,6 +209,8 @@ impl Log {
             self.sync()?;
             self.segments.leave_out(self.next);
             self.next = index;
+            // So that it holds from now on; if it fails, the next append does it.
+            let _ = self.segments.begin(index);
         }
         Ok(())
     }
@@ -215,15 +234,18 @@ impl Log {
             self.sync()?;
             self.segments.begin(self.next)?;
         }
-        let start = self.unsynced.len();
+        if self.unsynced.count == 0 {
+            self.unsynced.first = self.next;
+        }
+        let start = self.unsynced.bytes.len();
         let (mark, durable) = self.segments.mark_and_durable();
         for (index, record) in (self.next..).zip(records) {
-            encode(&mut self.unsynced, mark, index, durable, record.as_ref());
+            encode(&mut self.unsynced.bytes, mark, index, durable, record.as_ref());
         }
         let first = self.next;
         self.next += records.len() as u64;
-        self.unsynced_records += records.len() as u64;
-        if let Err(error) = self.segments.write(self.unsynced.get(start..).unwrap_or_default()) {
+        self.unsynced.count += records.len() as u64;
+        if let Err(error) = self.segments.write(self.unsynced.bytes.get(start..).unwrap_or_default()) {
             self.take_back(records.len() as u64, wanted);
             return Err(error.into());
         }
@@ -233,16 +255,16 @@ impl Log {
     /// After a failed write or sync: as if the last `count` records had never been there.
     fn take_back(&mut self, count: u64, bytes: u64) {
         self.next -= count;
-        self.unsynced_records -= count;
-        self.unsynced.truncate(self.unsynced.len().saturating_sub(bytes as usize));
+        self.unsynced.count -= count;
+        self.unsynced.bytes.truncate(self.unsynced.bytes.len().saturating_sub(bytes as usize));
         // When this fails too, it is tried again before anything else is written.
         let _ = self.sync();
     }
 
     fn settled(&mut self) {
-        self.unsynced_records = 0;
-        self.unsynced.clear();
-        self.unsynced.shrink_to(BUFFER_KEPT);
+        self.unsynced.count = 0;
+        self.unsynced.bytes.clear();
+        self.unsynced.bytes.shrink_to(BUFFER_KEPT);
     }
 }
 

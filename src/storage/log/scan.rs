@@ -1,6 +1,7 @@
 //! Reads the records of one segment and finds the way again behind damaged bytes.
 
 use std::io::{self, BufReader, ErrorKind, Read as _, Seek as _, SeekFrom};
+use std::ops::Range;
 use std::path::Path;
 
 use super::format::{NoHeader, RECORD_HEADER, RecordHeader, SEGMENT_HEADER, SegmentHeader};
@@ -80,6 +81,15 @@ impl Scan {
         // Seeking forgets what was buffered of bytes that may be others by now.
         self.file.seek(SeekFrom::Start(self.position))?;
         Ok(self.length != before)
+    }
+
+    /// These bytes, which are records that were found. The scan cannot go on after that.
+    pub(super) fn bytes(mut self, range: Range<u64>) -> io::Result<Vec<u8>> {
+        let length = range.end.saturating_sub(range.start);
+        self.file.seek(SeekFrom::Start(range.start))?;
+        let mut bytes = Vec::new();
+        let read = self.file.take(length).read_to_end(&mut bytes)?;
+        if read as u64 == length { Ok(bytes) } else { Err(ErrorKind::UnexpectedEof.into()) }
     }
 
     /// What stands next. After a tail or the end it is the same again, unless `refresh` saw more.

@@ -5,12 +5,26 @@ use crate::storage::SimFiles;
 
 const OPTIONS: LogOptions = LogOptions { segment_size: 1000, max_size: 100_000 };
 
-fn folder() -> PathBuf {
+pub(super) fn folder() -> PathBuf {
     PathBuf::from("/log")
 }
 
 fn open(files: &SimFiles) -> (Log, Opened) {
     Log::open(Arc::new(files.clone()), folder(), OPTIONS).unwrap()
+}
+
+/// The records and the damages before `end`.
+pub(super) fn read_all(files: &SimFiles, from: u64, end: u64) -> (Vec<(u64, Vec<u8>)>, Vec<Damage>) {
+    let mut reader = Reader::open(Arc::new(files.clone()), folder(), from).unwrap();
+    reader.stop_before(end);
+    let (mut records, mut damages) = (Vec::new(), Vec::new());
+    for found in reader {
+        match found {
+            Ok(record) => records.push(record),
+            Err(damage) => damages.push(damage),
+        }
+    }
+    (records, damages)
 }
 
 fn read(files: &SimFiles, from: u64) -> Vec<(u64, Vec<u8>)> {

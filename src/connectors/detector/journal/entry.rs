@@ -27,7 +27,7 @@ pub(in super::super) enum Entry {
     Finish(UnixNanos),
     /// Somebody tells something: a mute, feedback.
     Told(Told),
-    /// Series may be added from here on, or may not: there is memory for them, or there is none.
+    /// Whether there is memory for new series.
     Growth(bool),
 }
 
@@ -104,7 +104,7 @@ impl Entry {
             Self::Live => put(LIVE, &(), to),
             Self::Finish(until) => put(FINISH, until, to),
             Self::Told(told) => put(TOLD, told, to),
-            Self::Growth(growth) => put(GROWTH, growth, to),
+            Self::Growth(may_grow) => put(GROWTH, may_grow, to),
             Self::Feed(fed) => write_fed(fed.id, fed.mark.as_deref(), &fed.payload, to),
         }
     }
@@ -214,8 +214,8 @@ mod tests {
             fed(Payload::Telemetry(Arc::new(telemetry))),
             Entry::Tick(UnixNanos(u64::MAX)),
             Entry::Live,
-            Entry::Growth(false),
             Entry::Finish(UnixNanos(3)),
+            Entry::Growth(false),
             Entry::Told(Told { now: UnixNanos(1), subject: "mute".to_owned(), body: "{}".to_owned() }),
         ];
         for entry in entries {

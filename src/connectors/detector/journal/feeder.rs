@@ -53,8 +53,8 @@ impl Feeder {
                 self.now = now;
                 self.all(|| Command::Tick(now))?;
             }
+            Entry::Growth(may_grow) => self.all(|| Command::Growth(may_grow))?,
             Entry::Live => self.all(|| Command::Live)?,
-            Entry::Growth(growth) => self.all(|| Command::Growth(growth))?,
             Entry::Finish(until) => self.all(|| Command::Finish(until))?,
             Entry::Told(told) => {
                 let body = serde_json::from_str(&told.body).unwrap_or_default();

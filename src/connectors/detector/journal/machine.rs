@@ -41,6 +41,7 @@ impl State {
 
 /// What the shards of a detector work with.
 pub(in super::super) fn settings(context: &Context, config: &Config, shards: usize) -> Vec<Arc<Settings>> {
+    // How many there really are, where that was left to the machine.
     let config = Config { shards, ..config.clone() };
     let mut settings = Settings::new(&context.environment, &context.id.to_string(), &config);
     settings.observer = context.services.registry.observer();
@@ -96,6 +97,7 @@ impl<S: Sink + 'static> Machine<S> {
         }
         drop(shared);
         let sweeps = Arc::new(AtomicU64::new(0));
+        context.counters.gauge("series_limit", config.max_series as f64);
         let teller = Teller { context: context.clone(), incidents, pieces, sink, shards: count, sweeps: Arc::clone(&sweeps) };
         let telling = tokio::task::spawn_blocking(move || teller.run(heard));
         let feeder = Feeder::new(shards, Intake::new(&context.environment, count, bucket), known, now, next);

@@ -123,7 +123,7 @@ impl Recovery {
             tracing::warn!(%environment, component = %id, "{file}");
         }
         for (event, times) in [
-            ("log_bytes_cut", opened.cut),
+            ("log_bytes_cut", opened.unfinished),
             ("log_damages", opened.damages.len() as u64),
             ("log_segments_set_aside", opened.set_aside.len() as u64),
         ] {

@@ -31,7 +31,7 @@ pub(in super::super) enum Work {
     Tick(UnixNanos),
     /// History is learnt.
     Live,
-    /// There is memory for further series, or there is none.
+    /// Whether there is memory for new series.
     Growth(bool),
     /// A replay has ended.
     Finish(UnixNanos),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::model::{Incident, IncidentEvent, PayloadKind};
 use crate::pipeline::{
-    Class, ComponentId, Context, Counters, Counts, Health, Input, Instance, Make, ManualClock, Output, Registry, Services,
+    Class, ComponentId, Context, Counters, Counts, Health, Input, Instance, Make, ManualClock, Memory, Output, Registry, Services,
 };
 use crate::storage::Storage;
 
@@ -43,13 +43,18 @@ async fn run(disk: &Arc<Disk>, shards: u64, now: u64, payloads: Vec<Payload>) ->
 
 /// As [`run`], with any configuration.
 pub(super) async fn run_with(config: serde_json::Value, disk: &Arc<Disk>, now: u64, payloads: Vec<Payload>) -> Ran {
+    run_in(Registry::default(), config, disk, now, payloads).await
+}
+
+/// As [`run_with`], among other components.
+async fn run_in(registry: Registry, config: serde_json::Value, disk: &Arc<Disk>, now: u64, payloads: Vec<Payload>) -> Ran {
     let counters = Arc::new(Counters::default());
     let services = Services {
         clock: Arc::new(ManualClock::new(UnixNanos::from_secs(now))),
         storage: Arc::clone(&disk.storage) as Arc<dyn Storage>,
         data_dir: "data".into(),
         files: Some(Arc::new(disk.files.clone())),
-        registry: Registry::default(),
+        registry,
         queue_capacity: 4,
         ..Services::in_memory()
     };
@@ -100,6 +105,27 @@ pub(super) async fn run_with(config: serde_json::Value, disk: &Arc<Disk>, now: u
 
 pub(super) fn payloads(from: u64, to: u64) -> Vec<Payload> {
     minutes(from, to, FAULT).chunk_by(|a, b| a.time == b.time).map(|batch| payload(batch.to_vec())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_memory_is_tight_known_series_go_on_and_no_new_ones_are_begun_even_after_a_restart() {
+    let (disk, now) = (Arc::default(), BEGIN + 400 * 86_400);
+    let config = || serde_json::json!({ "shards": 2 });
+    let among = |used: u64| {
+        let registry = Registry::default();
+        let memory = Memory::new(Some(100));
+        memory.note(used);
+        registry.share_memory(memory);
+        registry
+    };
+    let one = || vec![payload(vec![gauge("known", BEGIN, 1.0)])];
+    let more = || vec![payload(vec![gauge("known", BEGIN + 60, 1.0), gauge("new", BEGIN + 60, 1.0)])];
+    let before = run_in(among(10), config(), &disk, now, one()).await;
+    assert_eq!((before.counts.dropped_total(), before.events.get("series_added")), (0, Some(&1)));
+    let tight = run_in(among(90), config(), &disk, now, more()).await;
+    assert_eq!((tight.counts.dropped, tight.events.get("series_added")), ([("memory_limit", 1)].into(), None));
+    let after = run_in(among(10), config(), &disk, now, more()).await;
+    assert_eq!((after.counts.dropped_total(), after.events.get("series_added")), (0, Some(&1)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
