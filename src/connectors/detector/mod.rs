@@ -184,6 +184,7 @@ impl Connector for Detector {
             Checkpointing { schedule, reports: reports.clone(), newest: all.list().ok().and_then(|all| all.first().copied()) }
         });
         drop(reports);
+        self.context.counters.gauge("series_limit", self.config.max_series as f64);
         let writer = Writer::new(self.context.clone(), feeder, log, self.started.clone(), checkpoints);
         let (work, works) = mpsc::channel(WAITING);
         let writing = tokio::task::spawn_blocking(move || writer.run(works));
