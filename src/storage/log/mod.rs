@@ -47,7 +47,7 @@ pub use format::MAX_RECORD;
 pub use open::{Opened, Reason, SetAside};
 pub use reader::Reader;
 
-use self::format::{RECORD_HEADER, SEGMENT_HEADER, encode};
+use self::format::{INDICES, RECORD_HEADER, SEGMENT_HEADER, encode};
 use self::open::Recovered;
 use self::segments::{Segment, Segments};
 use super::{Files, StorageError};
@@ -238,6 +238,10 @@ impl Log {
         }
         if records.is_empty() {
             return Ok(self.next);
+        }
+        if self.next.saturating_add(records.len() as u64) > INDICES {
+            // Nobody writes so many; a file that somebody put here says so.
+            return Err(StorageError(format!("the log has given index {} and has no more", self.next)).into());
         }
         if !self.segments.is_sound() {
             self.sync()?;
