@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::blocks::{AiService, Alerts, Audit, DataCollection, Redis, Security};
+use super::blocks::{AiService, Alerts, Audit, DataCollection, Redis, Security, WITHOUT_EFFECT};
 use super::scalars::{Duration, Endpoint};
+use crate::pipeline::changed_keys;
 
 /// One anomalyd daemon: which environments it watches, and what it needs for itself.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -45,6 +46,23 @@ pub struct Daemon {
     /// What is recorded of who used them.
     #[serde(default)]
     pub audit: Option<Audit>,
+}
+
+impl Daemon {
+    /// The keys in which `other` differs and that a running daemon does not take up. What pipelines take over from
+    /// here (`ai_service`) is in their plans; what has no effect needs no restart either.
+    #[must_use]
+    pub fn after_restart(&self, other: &Self) -> Vec<String> {
+        const TAKEN_UP: [&str; 3] = ["environments", "pipeline.shutdown_deadline", "ai_service"];
+        let json = |daemon: &Self| serde_json::to_value(daemon).unwrap_or_default();
+        let mut keys = changed_keys("", &json(self), &json(other));
+        let begins =
+            |key: &str, block: &str| key.strip_prefix(block).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        let without_effect = WITHOUT_EFFECT.iter().map(|(block, _)| *block);
+        let other: Vec<&str> = TAKEN_UP.into_iter().chain(without_effect).collect();
+        keys.retain(|key| !other.iter().any(|block| begins(key, block)));
+        keys
+    }
 }
 
 /// Where the daemon keeps what must survive a restart.
@@ -175,5 +193,29 @@ pub struct Pipeline {
 impl Default for Pipeline {
     fn default() -> Self {
         Self { queue_size: 64, shutdown_deadline: Duration::from_secs(30) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn daemon(text: &str) -> Daemon {
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn what_needs_a_restart_is_named_and_the_rest_is_not() {
+        let before = daemon(r#"{ "environments": ["a.yml"], "server": { "endpoint": "127.0.0.1:1" } }"#);
+        let after = daemon(
+            r#"{ "environments": ["a.yml", "b.yml"], "server": { "endpoint": "127.0.0.1:2", "remote_commands": true },
+                 "storage": { "data_dir": "elsewhere" }, "pipeline": { "queue_size": 7, "shutdown_deadline": "5s" },
+                 "telemetry": { "otlp": { "endpoint": "http://collector:4317" } }, "ai_service": { "training_samples": 500 },
+                 "audit": { "log_all_requests": true } }"#,
+        );
+        let keys = before.after_restart(&after);
+        let expected = ["pipeline.queue_size", "server.endpoint", "server.remote_commands", "storage.data_dir", "telemetry.otlp"];
+        assert_eq!(keys, expected);
+        assert!(after.after_restart(&after).is_empty());
     }
 }

@@ -109,6 +109,20 @@ impl Registry {
         self.0.components.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The components of `environment`.
+    #[must_use]
+    pub fn of(&self, environment: &Environment) -> Vec<ComponentInfo> {
+        self.all().into_iter().filter(|component| component.environment == *environment).collect()
+    }
+
+    /// Forgets everything of `environment`: it has ended, or is about to start anew.
+    pub fn forget(&self, environment: &Environment) {
+        self.0.components.write().unwrap_or_else(PoisonError::into_inner).retain(|c| c.environment != *environment);
+        self.0.desks.write().unwrap_or_else(PoisonError::into_inner).retain(|desk| desk.environment != *environment);
+        self.0.histories.lock().unwrap_or_else(PoisonError::into_inner).remove(environment);
+        self.0.marks.lock().unwrap_or_else(PoisonError::into_inner).remove(environment);
+    }
+
     /// From now on the component can be asked about `subjects`; what comes to it.
     pub fn open_desk(
         &self,

@@ -56,16 +56,12 @@ pub const FACTORY: Factory = Factory {
     implicit: false,
     gives: |kind| matches!(kind, PayloadKind::Telemetry(_)).then_some(kind),
     check: config::problems,
-    make: Make::Receivers(make),
+    make: Make::Receiver(make),
 };
 
-fn make(instances: Vec<ReceiverInstance>) -> Result<Vec<Box<dyn Receiver>>, BuildError> {
-    let receivers = instances.into_iter().map(|ReceiverInstance { instance, outputs, .. }| {
-        let config: Config = serde_json::from_value(instance.config).map_err(BuildError::new)?;
-        let receiver = Elasticsearch { config, context: instance.context, outputs, poller: None, delay: 0, failures: 0 };
-        Ok(Box::new(receiver) as Box<dyn Receiver>)
-    });
-    receivers.collect()
+fn make(ReceiverInstance { instance, outputs, .. }: ReceiverInstance) -> Result<Box<dyn Receiver>, BuildError> {
+    let config: Config = serde_json::from_value(instance.config).map_err(BuildError::new)?;
+    Ok(Box::new(Elasticsearch { config, context: instance.context, outputs, poller: None, delay: 0, failures: 0 }))
 }
 
 struct Elasticsearch {

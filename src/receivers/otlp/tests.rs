@@ -3,4 +3,5 @@
 mod columns;
 mod contract;
 mod environments;
+mod reload;
 mod support;
