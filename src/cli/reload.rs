@@ -27,12 +27,13 @@ Examples:
   anomalyd validate --config config/production.yml && anomalyd reload
   kill -HUP $(pidof anomalyd)      the same; what it did is in the log and in /health
 
-The daemon reads the files that it was started with. An environment whose configuration is the same is not touched:
-its connections, queues and counters go on. One that has changed is drained and starts anew with what it has learnt;
-whoever sends to it meanwhile is told to send again. New ones start, missing ones end.
+The daemon reads the files that it was started with. An environment whose configuration is the
+same is not touched: its connections, queues and counters go on. One that has changed is drained
+and starts anew with what it has learnt; whoever sends to it meanwhile is told to send again. New
+ones start, missing ones end.
 
-All or nothing: when a file has a mistake, or a port is taken, everything runs on as it was, and it is said why. Keys
-of the daemon's own file that need a restart are named.
+All or nothing: when a file has a mistake, or a port is taken, everything runs on as it was, and
+it is said why. Keys of the daemon's own file that need a restart are named.
 
 Exit codes: 0 applied, 1 could not be applied, 78 wrong configuration.";
 

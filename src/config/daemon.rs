@@ -84,10 +84,11 @@ impl Default for Storage {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Server {
-    /// Where `/health`, `/metrics` and `/series` are served, and `/mute`, `/unmute` and `/feedback` are taken.
+    /// Where `/health`, `/metrics` and `/series` are served, and `/mute`, `/unmute`, `/feedback` and `/reload` are
+    /// taken.
     pub endpoint: Endpoint,
-    /// Whether other machines may mute series and give feedback. There is no authentication yet: whoever reaches
-    /// the port may do it then.
+    /// Whether other machines may mute series, give feedback and have the daemon reload its files. There is no
+    /// authentication yet: whoever reaches the port may do it then.
     pub remote_commands: bool,
 }
 
@@ -186,7 +187,8 @@ pub struct Pipeline {
     /// How many batches wait in front of a component before its senders wait.
     #[schemars(range(min = 1, max = 65536))]
     pub queue_size: usize,
-    /// How long a stopping daemon may take to hand on what it has accepted; what is left then is dropped and counted.
+    /// How long a stopping daemon, or an environment that a reload changes, may take to hand on what it has accepted;
+    /// what is left then is dropped and counted.
     pub shutdown_deadline: Duration,
 }
 

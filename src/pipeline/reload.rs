@@ -11,6 +11,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::live::{Drained, Live};
+use super::run::{listening, start_all};
 use super::{Difference, Plan, Running, StartError};
 use crate::model::Environment;
 
@@ -130,7 +131,7 @@ impl Running {
         self.prepare(plans).await?;
         // What a start that failed has left behind.
         self.forget(fresh);
-        let why = match self.start_all(fresh).await {
+        let why = match start_all(fresh, &self.services).await {
             Ok(started) => return Ok(started),
             Err(why) => why,
         };
@@ -158,8 +159,8 @@ impl Running {
 
     /// Starts the changed environments, and listens for them and those of `started`.
     async fn take_in(&mut self, changed: &[Plan], started: &mut Vec<Live>) -> Result<(), StartError> {
-        started.extend(self.start_all(changed).await?);
-        self.serve(started).await
+        started.extend(start_all(changed, &self.services).await?);
+        self.serve(listening(started)).await
     }
 
     /// Lets the receivers of `started` run.
@@ -180,12 +181,12 @@ impl Running {
         let mut error = ReloadError::from(why);
         let mut again = Vec::new();
         for plan in before {
-            match self.start_all(std::slice::from_ref(plan)).await {
+            match start_all(std::slice::from_ref(plan), &self.services).await {
                 Ok(started) => again.extend(started),
                 Err(failed) => error.not_restarted.push(failed),
             }
         }
-        if let Err(failed) = self.serve(&again).await {
+        if let Err(failed) = self.serve(listening(&again)).await {
             error.not_restarted.push(failed);
         }
         error.restarted = again.iter().map(|live| live.plan.spec.environment.clone()).collect();

@@ -25,30 +25,30 @@ pub struct Running {
 /// The first component that could not be made or could not take its outside resources.
 pub async fn start(plans: &[Plan], services: Services) -> Result<Running, StartError> {
     let mut running = Running { environments: Vec::new(), listeners: Vec::new(), services };
-    running.environments = running.start_all(plans).await?;
+    running.environments = start_all(plans, &running.services).await?;
     // Only when every port is bound does any receiver begin.
     running.prepare(plans).await?;
-    running.serve(&[]).await?;
+    running.serve(Vec::new()).await?;
     running.environments.iter_mut().for_each(Live::run);
     Ok(running)
 }
 
-impl Running {
-    /// Starts everything of `plans` but the receivers, each on its own; all of them, or none.
-    pub(super) async fn start_all(&self, plans: &[Plan]) -> Result<Vec<Live>, StartError> {
-        let starting = plans.iter().map(|plan| Live::start(plan.clone(), self.services.clone()));
-        let (mut started, mut failed) = (Vec::new(), None);
-        for result in join_all(starting).await {
-            match result {
-                Ok(live) => started.push(live),
-                Err(error) => failed = failed.or(Some(error)),
-            }
+/// Starts everything of `plans` but the receivers, each on its own; all of them, or none.
+pub(super) async fn start_all(plans: &[Plan], services: &Services) -> Result<Vec<Live>, StartError> {
+    let starting = plans.iter().map(|plan| Live::start(plan.clone(), services.clone()));
+    let (mut started, mut failed) = (Vec::new(), None);
+    for result in join_all(starting).await {
+        match result {
+            Ok(live) => started.push(live),
+            Err(error) => failed = failed.or(Some(error)),
         }
-        let Some(error) = failed else { return Ok(started) };
-        join_all(started.iter_mut().map(Live::discard)).await;
-        Err(error)
     }
+    let Some(error) = failed else { return Ok(started) };
+    join_all(started.iter_mut().map(Live::discard)).await;
+    Err(error)
+}
 
+impl Running {
     /// Takes the ports that `plans` need beyond those that are there.
     pub(super) async fn prepare(&mut self, plans: &[Plan]) -> Result<(), StartError> {
         let all = plans.iter().flat_map(|plan| Live::candidates(plan, &self.services));
@@ -58,10 +58,10 @@ impl Running {
         Ok(())
     }
 
-    /// Listens for all that run and those of `started`, and for nobody else.
-    pub(super) async fn serve(&mut self, started: &[Live]) -> Result<(), StartError> {
-        let all = self.environments.iter().chain(started).flat_map(|live| live.shared().iter().cloned());
-        for (listeners, instances) in by_kind(&mut self.listeners, &all.collect::<Vec<_>>()) {
+    /// Listens for all that run and for `more`, and for nobody else.
+    pub(super) async fn serve(&mut self, more: Vec<(Factory, ReceiverInstance)>) -> Result<(), StartError> {
+        let all = [listening(&self.environments), more].concat();
+        for (listeners, instances) in by_kind(&mut self.listeners, &all) {
             listeners.serve(instances).await?;
         }
         Ok(())
@@ -119,6 +119,11 @@ impl Running {
         );
         all
     }
+}
+
+/// What others listen for, for these environments.
+pub(super) fn listening(environments: &[Live]) -> Vec<(Factory, ReceiverInstance)> {
+    environments.iter().flat_map(|live| live.shared().iter().cloned()).collect()
 }
 
 /// All listeners with those of `instances` that are theirs; makes those that are not there yet.
