@@ -31,7 +31,7 @@ fn id(text: &str) -> ComponentId {
 }
 
 /// An environment whose source sends 5 batches of 10 spans and then waits.
-fn planned(name: &str, source: Value, sink: Value) -> Plan {
+fn planned(name: &str, source: &Value, sink: Value) -> Plan {
     let mut config = json!({ "batches": 5, "spans": 10 });
     config.as_object_mut().unwrap().extend(source.as_object().unwrap().clone());
     let pipeline = PipelineSpec { receivers: vec![id("source")], processors: Vec::new(), exporters: vec![id("sink")] };
@@ -48,7 +48,7 @@ fn planned(name: &str, source: Value, sink: Value) -> Plan {
 }
 
 fn plain(name: &str) -> Plan {
-    planned(name, json!({}), json!({}))
+    planned(name, &json!({}), json!({}))
 }
 
 fn sink(registry: &Registry, environment: &str) -> ComponentInfo {
@@ -91,7 +91,7 @@ async fn an_environment_with_the_same_plan_is_not_touched_while_others_come_go_a
     let (mut running, registry) = running(&[plain("production"), plain("staging"), plain("old")]).await;
     let before = sink(&registry, "production");
     let staging = sink(&registry, "staging");
-    let plans = [plain("dev"), planned("staging", json!({ "spans": 20 }), json!({})), plain("production")];
+    let plans = [plain("dev"), planned("staging", &json!({ "spans": 20 }), json!({})), plain("production")];
     let changes = running.reload(&plans, DEADLINE).await.unwrap();
     let expected = [
         "dev: started",
@@ -116,8 +116,8 @@ async fn an_environment_with_the_same_plan_is_not_touched_while_others_come_go_a
 async fn a_new_environment_that_cannot_start_leaves_everything_as_it_was() {
     let (mut running, registry) = running(&[plain("production"), plain("staging")]).await;
     let before = sink(&registry, "staging");
-    let bad = planned("dev", json!({ "fail": true }), json!({}));
-    let changed = planned("staging", json!({ "spans": 20 }), json!({}));
+    let bad = planned("dev", &json!({ "fail": true }), json!({}));
+    let changed = planned("staging", &json!({ "spans": 20 }), json!({}));
     let error = running.reload(&[bad, changed.clone()], DEADLINE).await.unwrap_err();
     assert_eq!(error.to_string(), "environment `dev`, receiver `source`: the port is taken");
     assert!(Arc::ptr_eq(&before.counters, &sink(&registry, "staging").counters), "nothing was stopped for it");
@@ -135,7 +135,7 @@ async fn a_new_environment_that_cannot_start_leaves_everything_as_it_was() {
 async fn a_changed_environment_that_cannot_start_runs_again_as_before_and_so_does_everything_that_was_stopped() {
     let (mut running, registry) = running(&[plain("production"), plain("staging"), plain("old")]).await;
     let before = sink(&registry, "production");
-    let bad = planned("staging", json!({ "fail": true }), json!({}));
+    let bad = planned("staging", &json!({ "fail": true }), json!({}));
     let error = running.reload(&[plain("production"), bad, plain("dev")], DEADLINE).await.unwrap_err();
     assert_eq!(
         error.to_string(),
@@ -155,7 +155,7 @@ async fn a_changed_environment_that_cannot_start_runs_again_as_before_and_so_doe
 async fn with_a_stuck_one() -> (Running, Registry) {
     let services = services();
     let registry = services.registry.clone();
-    let stuck = planned("staging", json!({ "batches": 2 }), json!({ "stuck": true }));
+    let stuck = planned("staging", &json!({ "batches": 2 }), json!({ "stuck": true }));
     let running = start(&[plain("production"), stuck], services).await.unwrap();
     arrived(&registry, "production", 50).await;
     for _ in 0..1000 {

@@ -23,7 +23,7 @@ fn request(environment: &str) -> ExportTraceServiceRequest {
     }
 }
 
-fn ports(grpc: u16, http: u16, more: Value) -> Value {
+fn ports(grpc: u16, http: u16, more: &Value) -> Value {
     let mut config = json!({ "protocols": {
         "grpc": { "endpoint": format!("127.0.0.1:{grpc}") },
         "http": { "endpoint": format!("127.0.0.1:{http}") },
@@ -72,7 +72,7 @@ async fn post(stream: &mut TcpStream, path: &str, environment: &str) -> (u16, St
 #[tokio::test]
 async fn connections_go_on_while_other_environments_of_the_port_come_go_and_change() {
     let (grpc, http) = (free_port(), free_port());
-    let (production, mut taken) = one("production", ports(grpc, http, json!({})));
+    let (production, mut taken) = one("production", ports(grpc, http, &json!({})));
     let mut otlp = Otlp::default();
     otlp.serve(vec![production.clone()]).await.unwrap();
     let (mut rpc, mut web) = (client(grpc).await, TcpStream::connect(("127.0.0.1", http)).await.unwrap());
@@ -87,7 +87,7 @@ async fn connections_go_on_while_other_environments_of_the_port_come_go_and_chan
     both_take(&mut rpc).await;
     for round in 0..3 {
         let routing = json!({ "routing": { "header": format!("x-environment-{round}") } });
-        let (staging, mut pipeline) = one("staging", ports(grpc, http, routing));
+        let (staging, mut pipeline) = one("staging", ports(grpc, http, &routing));
         otlp.prepare(&[production.clone(), staging.clone()]).await.unwrap();
         otlp.serve(vec![production.clone(), staging]).await.unwrap();
         both_take(&mut rpc).await;
@@ -131,12 +131,12 @@ async fn a_paused_environment_holds_no_pipeline_open() {
 #[tokio::test]
 async fn changed_limits_and_paths_apply_to_the_connections_that_there_are() {
     let (grpc, http) = (free_port(), free_port());
-    let (before, _pipeline) = one("production", ports(grpc, http, json!({})));
+    let (before, _pipeline) = one("production", ports(grpc, http, &json!({})));
     let mut otlp = Otlp::default();
     otlp.serve(vec![before]).await.unwrap();
     let mut web = TcpStream::connect(("127.0.0.1", http)).await.unwrap();
     assert_eq!(post(&mut web, "/v1/traces", "production").await.0, 200);
-    let mut config = ports(grpc, http, json!({}));
+    let mut config = ports(grpc, http, &json!({}));
     config["protocols"]["http"]["traces_url_path"] = json!("/spans");
     config["protocols"]["http"]["max_request_body_size"] = json!("10B");
     let (after, _pipeline) = one("production", config);
@@ -149,12 +149,12 @@ async fn changed_limits_and_paths_apply_to_the_connections_that_there_are() {
 #[tokio::test]
 async fn a_port_that_is_taken_changes_nothing() {
     let (grpc, http) = (free_port(), free_port());
-    let (production, mut pipeline) = one("production", ports(grpc, http, json!({})));
+    let (production, mut pipeline) = one("production", ports(grpc, http, &json!({})));
     let mut otlp = Otlp::default();
     otlp.serve(vec![production.clone()]).await.unwrap();
     let other = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (free, taken) = (free_port(), other.local_addr().unwrap().port());
-    let (staging, _pipeline) = one("staging", ports(free, taken, json!({})));
+    let (staging, _pipeline) = one("staging", ports(free, taken, &json!({})));
     let error = otlp.prepare(&[production, staging]).await.unwrap_err().to_string();
     let expected = format!("environment `staging`, receiver `otlp`: cannot listen on http endpoint 127.0.0.1:{taken}: ");
     assert!(error.starts_with(&expected), "{error}");
@@ -201,7 +201,7 @@ async fn a_port_moves_to_another_address_or_protocol_and_back_when_that_cannot_b
 #[tokio::test]
 async fn a_port_that_nobody_uses_any_more_closes_and_lets_its_requests_end() {
     let (grpc, http, elsewhere) = (free_port(), free_port(), free_port());
-    let config = ports(grpc, http, json!({}));
+    let config = ports(grpc, http, &json!({}));
     let (mut all, mut pipelines, _) = instances(vec![Tenant { config, held: true, ..Tenant::new("production") }]);
     let mut otlp = Otlp::default();
     otlp.serve(all.clone()).await.unwrap();
@@ -212,7 +212,7 @@ async fn a_port_that_nobody_uses_any_more_closes_and_lets_its_requests_end() {
         tokio::task::yield_now().await;
     }
     let mut moved = all.remove(0);
-    moved.instance.config = ports(elsewhere, http, json!({}));
+    moved.instance.config = ports(elsewhere, http, &json!({}));
     otlp.serve(vec![moved]).await.unwrap();
     pipelines[0].release();
     assert_eq!(waiting.await.unwrap().unwrap(), "", "what was begun there ends there");
