@@ -9,9 +9,9 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Daemon, Diagnostics, Loaded};
-use crate::pipeline::{self, Drained, Registry, Services, SystemClock};
+use crate::pipeline::{self, Drained, Machine, Memory, OutboxSettings, Registry, Services, SystemClock};
 use crate::server::{self, Server};
-use crate::storage::{EmbeddedStorage, Storage};
+use crate::storage::{DiskFiles, EmbeddedStorage, Storage};
 
 /// Reads the configuration files again.
 pub type Load = Arc<dyn Fn() -> Result<Loaded, Diagnostics> + Send + Sync>;
@@ -39,11 +39,22 @@ pub async fn run(loaded: Loaded, load: Load, registry: Registry, control: Contro
     let server = server.with_remote_commands(daemon.server.remote_commands).with_reloads(reloads.clone());
     let address = server.address();
     let end_server = CancellationToken::new();
+    let room = Machine::default().room();
+    let memory = Memory::new(daemon.memory_limit().bytes(room.map(|room| room.bytes)));
+    registry.share_memory(memory.clone());
+    tokio::spawn(memory.follow(end_server.clone()));
     let serving = tokio::spawn(server.serve(registry.clone(), end_server.clone()));
     let services = Services {
         clock: Arc::new(SystemClock),
         storage,
         data_dir: daemon.storage.data_dir.clone(),
+        files: Some(Arc::new(DiskFiles)),
+        input_log: daemon.storage.input_log.options(),
+        checkpoint_interval: daemon.storage.checkpoint_interval.get(),
+        outbox: OutboxSettings {
+            max_size: daemon.storage.outbox.max_size.bytes(),
+            patience: daemon.pipeline.shutdown_deadline.get() / 3,
+        },
         registry,
         queue_capacity: daemon.pipeline.queue_size,
     };
@@ -51,7 +62,7 @@ pub async fn run(loaded: Loaded, load: Load, registry: Registry, control: Contro
     let environments: Vec<&str> = plans.iter().map(|p| p.spec.environment.as_str()).collect();
     tracing::info!(environments = environments.join(", "), health = %format!("http://{address}/health"), "running");
 
-    let mut deadline = daemon.pipeline.shutdown_deadline.get();
+    let deadline = daemon.pipeline.shutdown_deadline.get();
     loop {
         let request = tokio::select! {
             biased;
@@ -64,7 +75,7 @@ pub async fn run(loaded: Loaded, load: Load, registry: Registry, control: Contro
             biased;
             // Whoever waits for it hears that the daemon stops; what runs now is drained.
             () = control.stop.cancelled() => break,
-            outcome = reload::reload(&mut running, &load, &daemon, &mut deadline) => outcome,
+            outcome = reload::reload(&mut running, &load, &daemon) => outcome,
         };
         reload::log(&outcome);
         reloads.end(Utc::now(), &outcome);

@@ -69,6 +69,7 @@ pub async fn run(job: Job, stop: CancellationToken, mut tell: impl FnMut(&Progre
         data_dir: PathBuf::new(),
         registry: registry.clone(),
         queue_capacity: QUEUE,
+        ..Services::in_memory()
     };
     let mut running = pipeline::start(std::slice::from_ref(&job.plan), services).await.map_err(|e| e.error.to_string())?;
     let mut ticks = tokio::time::interval(TELL_EVERY);

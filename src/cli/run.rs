@@ -14,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::Format;
 use crate::config::{self, Diagnostics, Loaded};
 use crate::daemon::{Control, Load};
-use crate::pipeline::{Class, Registry};
+use crate::pipeline::{Class, Machine, Registry};
 use crate::{components, daemon, telemetry};
 
 #[derive(Args)]
@@ -80,6 +80,11 @@ async fn serve(loaded: Loaded, load: Load) -> ExitCode {
     };
     for note in &loaded.notes {
         tracing::info!("{note}");
+    }
+    let room = Machine::default().room();
+    tracing::info!("memory: {}", super::memory::line(&loaded.daemon, room));
+    for note in super::memory::notes(&loaded, room) {
+        tracing::warn!("{note}");
     }
     let control = Control::default();
     if let Err(error) = on_signal(control.clone()) {

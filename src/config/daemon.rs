@@ -6,8 +6,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::blocks::{AiService, Alerts, Audit, DataCollection, Redis, Security, WITHOUT_EFFECT};
-use super::scalars::{Duration, Endpoint};
+use super::scalars::{ByteSize, Duration, Endpoint, MemoryLimit};
 use crate::pipeline::changed_keys;
+use crate::storage::LogOptions;
 
 /// One anomalyd daemon: which environments it watches, and what it needs for itself.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -28,6 +29,9 @@ pub struct Daemon {
     /// How pipelines are run.
     #[serde(default)]
     pub pipeline: Pipeline,
+    /// How much memory the daemon may use.
+    #[serde(default)]
+    pub memory: Memory,
     /// A Redis that several daemons share. Without it, state is kept in `storage.data_dir`.
     #[serde(default)]
     pub redis: Option<Redis>,
@@ -53,16 +57,38 @@ impl Daemon {
     /// here (`ai_service`) is in their plans; what has no effect needs no restart either.
     #[must_use]
     pub fn after_restart(&self, other: &Self) -> Vec<String> {
-        const TAKEN_UP: [&str; 3] = ["environments", "pipeline.shutdown_deadline", "ai_service"];
+        const ELSEWHERE: [&str; 3] = ["environments", "ai_service", "memory"];
         let json = |daemon: &Self| serde_json::to_value(daemon).unwrap_or_default();
         let mut keys = changed_keys("", &json(self), &json(other));
         let begins =
             |key: &str, block: &str| key.strip_prefix(block).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
         let without_effect = WITHOUT_EFFECT.iter().map(|(block, _)| *block);
-        let other: Vec<&str> = TAKEN_UP.into_iter().chain(without_effect).collect();
-        keys.retain(|key| !other.iter().any(|block| begins(key, block)));
+        let other_blocks: Vec<&str> = ELSEWHERE.into_iter().chain(without_effect).collect();
+        keys.retain(|key| !other_blocks.iter().any(|block| begins(key, block)));
+        // It may be said in two places.
+        if self.memory_limit() != other.memory_limit() {
+            keys.push("memory.limit".to_owned());
+        }
         keys
     }
+
+    /// How much memory the daemon may use.
+    #[must_use]
+    pub fn memory_limit(&self) -> MemoryLimit {
+        let older = self.data_collection.and_then(|block| block.max_memory).map(MemoryLimit::Size);
+        self.memory.limit.or(older).unwrap_or(MemoryLimit::Share(80))
+    }
+}
+
+/// How much memory the daemon may use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Memory {
+    /// What the process may hold: a share of the limit of its cgroup (a container, a service), else of the machine's memory;
+    /// or a size of at least 64MiB. Left out: 80%. Near it, from 85 % on, no new series are learnt and pollers slow down; when
+    /// it is reached requests are refused with codes that make clients send again. Leave room for what is read from
+    /// files, which the kernel counts too.
+    pub limit: Option<MemoryLimit>,
 }
 
 /// Where the daemon keeps what must survive a restart.
@@ -72,11 +98,71 @@ pub struct Storage {
     /// The only folder that is written to. A relative path starts from the folder the daemon is started in.
     #[schemars(length(min = 1))]
     pub data_dir: PathBuf,
+    /// What was accepted and is not in a checkpoint yet.
+    pub input_log: InputLog,
+    /// How often everything that was learnt is written to disk, beside the work. After a crash, what came in since is
+    /// learnt again from the input log.
+    #[schemars(extend("x-minimum" = "1s", "x-maximum" = "1h"))]
+    pub checkpoint_interval: Duration,
+    /// What was found and waits for exporters: one for each detector.
+    pub outbox: Outbox,
 }
 
 impl Default for Storage {
     fn default() -> Self {
-        Self { data_dir: PathBuf::from("./data") }
+        Self {
+            data_dir: PathBuf::from("./data"),
+            input_log: InputLog::default(),
+            checkpoint_interval: Duration::from_secs(300),
+            outbox: Outbox::default(),
+        }
+    }
+}
+
+/// What was found and waits for exporters: one for each detector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Outbox {
+    /// How large it may become. When it is full, the oldest findings that an exporter has not taken go to its
+    /// dead-letter file.
+    #[schemars(extend("x-minimum" = "16MiB"))]
+    pub max_size: ByteSize,
+}
+
+impl Default for Outbox {
+    fn default() -> Self {
+        Self { max_size: ByteSize::mib(1024) }
+    }
+}
+
+/// The log, on disk, of everything that detectors take in: one for each environment. A client hears success when what
+/// it sent is in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct InputLog {
+    /// Without it success means that the data is in memory: faster where the disk is slow, and what came in since the
+    /// last checkpoint is lost when the process is killed.
+    pub enabled: bool,
+    /// How large it may become for one environment. A checkpoint gives its room back, and is made before it is full;
+    /// when that fails, clients are told to keep what they have.
+    #[schemars(extend("x-minimum" = "16MiB"))]
+    pub max_size: ByteSize,
+    /// It is kept in files of about this size; they are removed as a whole.
+    #[schemars(extend("x-minimum" = "1MiB", "x-maximum" = "4GiB"))]
+    pub segment_size: ByteSize,
+}
+
+impl InputLog {
+    /// As the storage takes it; `None` where it is off.
+    #[must_use]
+    pub fn options(&self) -> Option<LogOptions> {
+        self.enabled.then(|| LogOptions { segment_size: self.segment_size.bytes(), max_size: self.max_size.bytes() })
+    }
+}
+
+impl Default for InputLog {
+    fn default() -> Self {
+        Self { enabled: true, max_size: ByteSize::mib(2048), segment_size: ByteSize::mib(64) }
     }
 }
 
@@ -213,10 +299,18 @@ mod tests {
             r#"{ "environments": ["a.yml", "b.yml"], "server": { "endpoint": "127.0.0.1:2", "remote_commands": true },
                  "storage": { "data_dir": "elsewhere" }, "pipeline": { "queue_size": 7, "shutdown_deadline": "5s" },
                  "telemetry": { "otlp": { "endpoint": "http://collector:4317" } }, "ai_service": { "training_samples": 500 },
-                 "audit": { "log_all_requests": true } }"#,
+                 "audit": { "log_all_requests": true }, "data_collection": { "batch_size": 7, "max_memory": "512MB" } }"#,
         );
         let keys = before.after_restart(&after);
-        let expected = ["pipeline.queue_size", "server.endpoint", "server.remote_commands", "storage.data_dir", "telemetry.otlp"];
+        let expected = [
+            "pipeline.queue_size",
+            "pipeline.shutdown_deadline",
+            "server.endpoint",
+            "server.remote_commands",
+            "storage.data_dir",
+            "telemetry.otlp",
+            "memory.limit",
+        ];
         assert_eq!(keys, expected);
         assert!(after.after_restart(&after).is_empty());
     }

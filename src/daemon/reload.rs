@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::{Load, after_restart};
 use crate::config::{Daemon, Diagnostics, Loaded};
@@ -10,8 +9,8 @@ use crate::model::Environment;
 use crate::pipeline::{Change, Drained, Running};
 use crate::server::{Applied, Changed, NotApplied, Outcome};
 
-/// Reloads. `daemon` is the file that the daemon was started with; `deadline` of a drain is taken over.
-pub(super) async fn reload(running: &mut Running, load: &Load, daemon: &Daemon, deadline: &mut Duration) -> Outcome {
+/// Reloads. `daemon` is the file that the daemon was started with.
+pub(super) async fn reload(running: &mut Running, load: &Load, daemon: &Daemon) -> Outcome {
     let load = Arc::clone(load);
     // A file may be on a disk that hangs.
     let loaded = tokio::task::spawn_blocking(move || load()).await;
@@ -21,10 +20,8 @@ pub(super) async fn reload(running: &mut Running, load: &Load, daemon: &Daemon, 
             return Err(NotApplied { error: format!("the files could not be read: {error}"), diagnostics: None });
         }
     };
-    let wanted = changed.pipeline.shutdown_deadline.get();
-    let changes = running.reload(&plans, wanted).await;
+    let changes = running.reload(&plans, daemon.pipeline.shutdown_deadline.get()).await;
     let changes = changes.map_err(|error| NotApplied { error: error.to_string(), diagnostics: None })?;
-    *deadline = wanted;
     let notes = notes.iter().map(ToString::to_string).chain(after_restart(daemon, &changed)).collect();
     Ok(Applied { environments: changes.iter().map(told).collect(), notes })
 }

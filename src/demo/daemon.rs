@@ -39,6 +39,7 @@ impl Daemon {
             data_dir: std::env::temp_dir(),
             registry: registry.clone(),
             queue_capacity: loaded.daemon.pipeline.queue_size,
+            ..Services::in_memory()
         };
         let running = pipeline::start(&loaded.plans, services).await.map_err(|e| DemoError(e.to_string()))?;
         Ok(Self { ports, running, registry })
@@ -46,7 +47,8 @@ impl Daemon {
 
     /// Waits until everything that was accepted has gone through, as the components' own accounts say.
     pub(super) async fn settle(&self) {
-        while self.registry.all().iter().any(|c| c.counters.snapshot().iter().any(|(_, counts)| counts.in_flight > 0)) {
+        let flying = || self.registry.all().iter().any(|c| c.counters.snapshot().iter().any(|(_, counts)| counts.in_flight > 0));
+        while flying() || self.registry.outboxes().iter().any(|outbox| outbox.waiting > 0) {
             tokio::time::sleep(Duration::from_micros(200)).await;
         }
     }

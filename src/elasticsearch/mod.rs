@@ -6,7 +6,6 @@
 //! sniffing: the addresses that nodes tell about themselves are of no use behind a proxy or an ingress, and the crate
 //! panics when the asked node is down. The proxies that `HTTPS_PROXY` and its like name are used, except for loopback.
 
-mod backoff;
 mod config;
 mod error;
 mod nodes;
@@ -29,7 +28,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
-pub use backoff::Backoff;
+pub use crate::pipeline::Backoff;
 pub use config::{ApiKey, Compression, ConnectionConfig, RetryConfig, closed};
 pub use error::{ClientError, Place, Refusal, excerpt, reason_of, retryable_status};
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Entity, Environment, IncidentRef, Signal, SpanKind, UnixNanos};
+use super::{Entity, Environment, IncidentRef, Signal, SpanKind, UnixNanos, number};
 
 /// Bands of the score, as users of Elastic's anomaly detection know them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -99,8 +99,10 @@ pub struct Reason {
     /// Component of the model: `ar4`, `time_of_day`.
     pub component: String,
     /// -log10 of the probability of something at least this unusual, under the series' own past.
+    #[serde(deserialize_with = "number::or_nan")]
     pub surprise: f64,
     /// Its share in the score, 0 to 1; the shares of an anomaly add up to 1.
+    #[serde(deserialize_with = "number::or_nan")]
     pub share: f64,
     /// A sentence: `412 ms is far from the 95 ms usual at this time of day`.
     pub text: String,
@@ -110,6 +112,7 @@ pub struct Reason {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Past {
     /// Seconds since the series last had something at least as unusual, or since it is watched.
+    #[serde(deserialize_with = "number::or_nan")]
     pub rarest_in: f64,
     /// Never as unusual since it is watched.
     pub unprecedented: bool,
@@ -124,6 +127,7 @@ pub struct Similar {
     /// Start of the bucket at its end.
     pub time: UnixNanos,
     /// 1 where it is the same, 0 where it is as far from it as from what was expected.
+    #[serde(deserialize_with = "number::or_nan")]
     pub likeness: f64,
 }
 
@@ -190,18 +194,25 @@ pub struct Anomaly {
     /// The bucket.
     pub window: Window,
     /// The value.
+    #[serde(deserialize_with = "number::or_nan")]
     pub observed: f64,
     /// What was expected.
+    #[serde(deserialize_with = "number::or_nan")]
     pub expected: f64,
     /// Lower bound of what is usual.
+    #[serde(deserialize_with = "number::or_lowest")]
     pub lower: f64,
     /// Upper bound of what is usual.
+    #[serde(deserialize_with = "number::or_highest")]
     pub upper: f64,
     /// How many samples (calls, records, points) are behind the value.
+    #[serde(deserialize_with = "number::or_nan")]
     pub samples: f64,
     /// 0 to 100.
+    #[serde(deserialize_with = "number::or_nan")]
     pub score: f64,
     /// Probability of something at least this unusual, under the series' own past.
+    #[serde(deserialize_with = "number::or_nan")]
     pub probability: f64,
     /// Band of the score.
     pub severity: Severity,

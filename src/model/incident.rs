@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Anomaly, DetectorRef, Environment, Severity, UnixNanos};
+use super::{Anomaly, DetectorRef, Environment, Severity, UnixNanos, number};
 
 /// What has happened to an incident.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -49,8 +49,10 @@ pub struct Lead {
     /// Why, in one sentence.
     pub reason: String,
     /// The value.
+    #[serde(deserialize_with = "number::or_nan")]
     pub observed: f64,
     /// What was expected.
+    #[serde(deserialize_with = "number::or_nan")]
     pub expected: f64,
     /// UCUM unit of the two.
     pub unit: String,
@@ -79,10 +81,12 @@ pub struct Incident {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end: Option<UnixNanos>,
     /// The highest score of its anomalies, 0 to 100.
+    #[serde(deserialize_with = "number::or_nan")]
     pub score: f64,
     /// Band of the score.
     pub severity: Severity,
     /// How unusual a value must be to be an anomaly, -log10 of the probability: the threshold in force at this event.
+    #[serde(deserialize_with = "number::or_nan")]
     pub threshold: f64,
     /// One sentence for a person on call: `checkout POST /pay is slow: p99 412 ms instead of 95 ms`.
     pub title: String,
@@ -115,11 +119,13 @@ impl Incident {
 }
 
 /// What a detector hands on at once: anomalies, and the events of the incidents that they make.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Findings {
     /// In the order of their windows and series.
+    #[serde(default)]
     pub anomalies: Vec<Anomaly>,
     /// At most one event per incident, but for one that opens and ends at once.
+    #[serde(default)]
     pub incidents: Vec<Incident>,
 }
 
@@ -134,6 +140,41 @@ impl Findings {
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// One after the other, in the order in which they are handed on: anomalies first.
+    pub fn iter(&self) -> impl Iterator<Item = Finding<'_>> {
+        self.anomalies.iter().map(Finding::Anomaly).chain(self.incidents.iter().map(Finding::Incident))
+    }
+
+    /// The one at `place`, counted as [`Findings::iter`] does.
+    #[must_use]
+    pub fn get(&self, place: usize) -> Option<Finding<'_>> {
+        match self.anomalies.get(place) {
+            Some(anomaly) => Some(Finding::Anomaly(anomaly)),
+            None => self.incidents.get(place - self.anomalies.len()).map(Finding::Incident),
+        }
+    }
+}
+
+/// An anomaly, or an event of an incident. As JSON it is the one or the other: only an event has a `sequence`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Finding<'a> {
+    /// An anomaly.
+    Anomaly(&'a Anomaly),
+    /// An event of an incident.
+    Incident(&'a Incident),
+}
+
+impl Finding<'_> {
+    /// What tells it from all others: writing it twice is harmless.
+    #[must_use]
+    pub fn id(&self) -> String {
+        match self {
+            Self::Anomaly(anomaly) => anomaly.id.clone(),
+            Self::Incident(incident) => incident.event_id(),
+        }
     }
 }
 

@@ -7,6 +7,7 @@ mod environment;
 mod incident;
 mod logs;
 mod metrics;
+mod number;
 mod observation;
 mod symbols;
 mod telemetry;
@@ -18,7 +19,7 @@ pub use anomaly::{Anomaly, DetectorRef, Direction, Past, Reason, Severity, Simil
 pub use attributes::{Attribute, AttributeRange, Attributes, Value};
 pub use entity::Entity;
 pub use environment::Environment;
-pub use incident::{Findings, Incident, IncidentEvent, IncidentRef, Lead};
+pub use incident::{Finding, Findings, Incident, IncidentEvent, IncidentRef, Lead};
 pub use logs::{LogRecord, LogRecords, SeverityBand};
 pub use metrics::{Distribution, Instrument, Metric, MetricKind, Point, PointValue, Points, Temporality};
 pub use observation::{Call, Measure, Observation, Observations, Reading};

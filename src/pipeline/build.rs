@@ -77,7 +77,7 @@ impl Build<'_> {
             let exporter = made.map_err(|e| Self::failed(&context, Class::Exporter, e))?;
             context.health.set(Status::Ok);
             self.live.exporters.spawn(supervise(context, exporter.run(input)));
-            self.edges.insert((Class::Exporter, used.id.clone()), edge);
+            self.edges.insert((Class::Exporter, used.id.clone()), edge.named(&used.id.to_string()));
         }
         Ok(())
     }
@@ -99,7 +99,7 @@ impl Build<'_> {
             let made = make(Instance { config: used.config.clone(), context: context.clone() });
             let connector = made.map_err(|e| Self::failed(&context, Class::Connector, e))?;
             self.connectors.push(Made { context, connector, input, output: Output::new(targets) });
-            self.edges.insert((Class::Connector, used.id.clone()), edge);
+            self.edges.insert((Class::Connector, used.id.clone()), edge.named(&used.id.to_string()));
         }
         Ok(())
     }
@@ -142,6 +142,7 @@ impl Build<'_> {
             return Ok(targets);
         };
         let (edge, input) = Input::queue(self.live.services.queue_capacity, Arc::clone(&first.counters));
+        let edge = edge.named(pipeline);
         self.live.inner.spawn(stages::run(pipeline.to_owned(), input, stages, Output::new(targets)));
         self.entries.insert(pipeline.to_owned(), vec![edge.clone()]);
         Ok(vec![edge])

@@ -3,14 +3,15 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use super::{Clock, ComponentId, Counters, Health, Input, Output, Outputs, Registry};
+use super::{Clock, ComponentId, Counters, Health, Input, OutboxSettings, Output, Outputs, Registry, SystemClock};
 use crate::model::{Environment, Payload, PayloadKind};
-use crate::storage::Storage;
+use crate::storage::{Files, LogOptions, MemoryStorage, Storage, folder_name};
 
 /// The four classes of components, in the Collector's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -57,12 +58,38 @@ pub struct Services {
     pub clock: Arc<dyn Clock>,
     /// Small values that survive a restart: cursors, states.
     pub storage: Arc<dyn Storage>,
-    /// The only folder that is written to (dead-letter files).
+    /// The only folder that is written to.
     pub data_dir: PathBuf,
+    /// The files in it that hold a state; `None` where nothing is kept over a restart.
+    pub files: Option<Arc<dyn Files>>,
+    /// How large the input log of a detector may become; `None` where what came in is kept in memory only.
+    pub input_log: Option<LogOptions>,
+    /// How often a detector writes down all that it has learnt.
+    pub checkpoint_interval: Duration,
+    /// How findings wait for exporters.
+    pub outbox: OutboxSettings,
     /// All components.
     pub registry: Registry,
     /// How many payloads wait in front of a component before its senders wait.
     pub queue_capacity: usize,
+}
+
+impl Services {
+    /// Of a daemon that keeps nothing.
+    #[must_use]
+    pub fn in_memory() -> Self {
+        Self {
+            clock: Arc::new(SystemClock),
+            storage: Arc::new(MemoryStorage::default()),
+            data_dir: PathBuf::new(),
+            files: None,
+            input_log: None,
+            checkpoint_interval: Duration::from_secs(300),
+            outbox: OutboxSettings::default(),
+            registry: Registry::default(),
+            queue_capacity: 64,
+        }
+    }
 }
 
 /// What one component is given.
@@ -80,6 +107,15 @@ pub struct Context {
     pub shutdown: CancellationToken,
     /// What every component may use.
     pub services: Services,
+}
+
+impl Context {
+    /// The component's own folder: `<data_dir>/<environment>/<id>`.
+    #[must_use]
+    pub fn folder(&self) -> PathBuf {
+        let environment = self.services.data_dir.join(folder_name(self.environment.as_str()));
+        environment.join(folder_name(&self.id.to_string()))
+    }
 }
 
 /// One component to be made.

@@ -156,10 +156,27 @@ impl Flight {
         std::mem::replace(&mut self.receipt, receipt).kept();
     }
 
+    /// Of nothing.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { counters: Arc::default(), kind: PayloadKind::Observations, left: 0, receipt: Receipt::default() }
+    }
+
     /// Takes the receipt out, to be confirmed on its own.
     #[must_use]
     pub fn receipt(&mut self) -> Receipt {
         std::mem::take(&mut self.receipt)
+    }
+
+    /// Whether the sender has stopped waiting for the receipt, and has these records again.
+    #[must_use]
+    pub fn is_withdrawn(&self) -> bool {
+        self.receipt.is_withdrawn()
+    }
+
+    /// Waits until the sender has stopped waiting for the receipt; for ever if nobody waits.
+    pub async fn withdrawn(&self) {
+        self.receipt.withdrawn().await;
     }
 
     /// All that is left was handed on.

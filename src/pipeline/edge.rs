@@ -1,6 +1,7 @@
 //! Bounded queues between components. A full queue makes the sender wait: that is the back-pressure that
 //! reaches the receiver.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ pub struct Delivery {
 pub struct Edge {
     sender: mpsc::Sender<Delivery>,
     counters: Arc<Counters>,
+    name: Option<Arc<str>>,
 }
 
 /// The receiving side of one component's queue.
@@ -38,7 +40,7 @@ impl Input {
     #[must_use]
     pub fn queue(capacity: usize, counters: Arc<Counters>) -> (Edge, Self) {
         let (sender, receiver) = mpsc::channel(capacity.max(1));
-        (Edge { sender, counters }, Self { receiver })
+        (Edge { sender, counters, name: None }, Self { receiver })
     }
 
     /// The next payload, or `None` when all senders are gone and the queue is empty: time to flush and end.
@@ -49,6 +51,15 @@ impl Input {
     /// The next payload if one is waiting.
     pub fn try_recv(&mut self) -> Option<Delivery> {
         self.receiver.try_recv().ok()
+    }
+}
+
+impl Edge {
+    /// With the name of what is behind it, the same after every start: the id of an exporter or connector, or the name
+    /// of a pipeline that begins with processors.
+    #[must_use]
+    pub fn named(self, name: &str) -> Self {
+        Self { name: Some(Arc::from(name)), ..self }
     }
 }
 
@@ -80,6 +91,14 @@ impl Output {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.edges.is_empty()
+    }
+
+    /// Each target on its own, by its name; where it has none, by its place. One that stands here twice comes once.
+    #[must_use]
+    pub fn targets(&self) -> BTreeMap<Arc<str>, Self> {
+        let name = |place: usize, edge: &Edge| edge.name.clone().unwrap_or_else(|| Arc::from(format!("target {place}")));
+        let alone = |(place, edge): (usize, &Edge)| (name(place, edge), Self::new(vec![edge.clone()]));
+        self.edges.iter().enumerate().map(alone).collect()
     }
 
     /// Hands `payload` to all targets, waiting as long as it takes for room in every queue.

@@ -9,11 +9,15 @@ use tokio_util::sync::CancellationToken;
 use super::build::{Built, Made, build};
 use super::{
     Class, ComponentError, ComponentId, Context, Factory, Health, Instance, Make, Outputs, Plan, Receiver, ReceiverInstance,
-    Services, StartError, Status,
+    Registry, Services, StartError, Status,
 };
+use crate::model::Environment;
 
 /// How long an environment may take to end that has taken nothing in.
 const DISCARD: Duration = Duration::from_secs(10);
+
+/// How long the threads of a connector that was cut off may take to end.
+const ENDING: Duration = Duration::from_secs(30);
 
 /// How a drain went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -86,6 +90,7 @@ impl Live {
     }
 
     async fn begin(&mut self) -> Result<(), StartError> {
+        alone(&self.services.registry, &self.plan.spec.environment).await?;
         let plan = self.plan.clone();
         let Built { connectors, receivers } = build(&plan, self)?;
         self.start_connectors(connectors).await?;
@@ -160,7 +165,11 @@ impl Live {
             self.receivers.spawn(supervise(context, receiver.run()));
         }
         for (_, instance) in &self.shared {
-            instance.instance.context.health.set(Status::Ok);
+            let health = &instance.instance.context.health;
+            // It may have something else to tell already.
+            if health.get() == Status::Starting {
+                health.set(Status::Ok);
+            }
         }
         self.services.registry.history(&self.plan.spec.environment).seal();
     }
@@ -221,6 +230,21 @@ impl Live {
         let all = counts.iter().flat_map(|component| component.counters.snapshot());
         all.map(|(_, counts)| counts.dropped.get("aborted").copied().unwrap_or_default()).sum()
     }
+}
+
+/// Waits until nothing runs any more of what the environment was before: a thread of a connector that was cut off
+/// may have something to write, and two must never write the same files.
+async fn alone(registry: &Registry, environment: &Environment) -> Result<(), StartError> {
+    let begin = tokio::time::Instant::now();
+    while registry.is_ending(environment) {
+        if begin.elapsed() > ENDING {
+            let message = format!("what it was before has not ended within {ENDING:?}: is the disk slow? reload again later");
+            let component = "connectors".to_owned();
+            return Err(StartError { environment: environment.to_string(), component, error: ComponentError(message) });
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Ok(())
 }
 
 /// Runs a component to its end and tells how it ended.

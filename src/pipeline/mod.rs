@@ -5,18 +5,22 @@
 //! component: what two of them share travels as a [`crate::model::Payload`] over an [`Edge`](edge::Edge).
 
 mod ask;
+mod backoff;
 mod build;
 mod clock;
 mod component;
 mod counters;
+mod dead_letters;
 mod difference;
 mod edge;
 mod graph;
 mod history;
 mod id;
 mod live;
+mod memory;
 mod observer;
 mod origin;
+mod outbox;
 mod receipt;
 mod registry;
 mod reload;
@@ -27,20 +31,24 @@ mod stages;
 mod test_components;
 
 pub use ask::{Desk, Question, Refusal, RefusalKind};
+pub use backoff::Backoff;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use component::{
     BuildError, Class, ComponentError, Connector, Context, Exporter, Factory, Instance, Listeners, Make, Problem, Processed,
     Processor, Receiver, ReceiverInstance, Services, StartError,
 };
 pub use counters::{Counters, Counts, Flight};
+pub use dead_letters::{DeadLetter, DeadLetters, dead_letter_files, read_dead_letters};
 pub use difference::{Difference, changed_keys};
 pub use edge::{Delivery, Edge, Input, Output, Outputs, Refused, Room};
 pub use graph::{GraphProblem, Plan, Used, plan};
 pub use history::{History, Progress, Span};
 pub use id::ComponentId;
 pub use live::Drained;
+pub use memory::{Available, Machine, Memory, Pressure, resident};
 pub use observer::{Judgement, Observer, Track, Watched};
 pub use origin::{BatchId, Mark, Origin};
+pub use outbox::{Outbox, OutboxLevels, OutboxSettings};
 pub use receipt::{Lost, Receipt, Waiting};
 pub use registry::{ComponentInfo, Health, Registry, Status};
 pub use reload::{Change, ReloadError};

@@ -5,10 +5,10 @@
 //! has it. A receipt that is let go without that, wherever it is (a task was cut off, a disk was full), tells the
 //! sender that it still has what it sent. A payload that goes several ways is safe when all of them say so.
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 /// To be confirmed by whoever takes a payload in. The default is one that nobody waits for.
 #[derive(Debug, Default)]
@@ -18,7 +18,7 @@ pub struct Receipt(Option<Arc<Shared>>);
 #[derive(Debug)]
 pub struct Waiting {
     heard: oneshot::Receiver<Result<(), Lost>>,
-    withdrawn: Arc<AtomicBool>,
+    withdrawn: CancellationToken,
 }
 
 /// It is not safe: the sender still has it.
@@ -31,7 +31,7 @@ pub struct Lost {
 
 #[derive(Debug)]
 struct Shared {
-    withdrawn: Arc<AtomicBool>,
+    withdrawn: CancellationToken,
     /// Set by the first that does not keep it.
     lost: OnceLock<Lost>,
     answer: Option<oneshot::Sender<Result<(), Lost>>>,
@@ -50,8 +50,8 @@ impl Receipt {
     #[must_use]
     pub fn new() -> (Self, Waiting) {
         let (sender, heard) = oneshot::channel();
-        let withdrawn = Arc::new(AtomicBool::new(false));
-        let shared = Shared { withdrawn: Arc::clone(&withdrawn), lost: OnceLock::new(), answer: Some(sender) };
+        let withdrawn = CancellationToken::new();
+        let shared = Shared { withdrawn: withdrawn.clone(), lost: OnceLock::new(), answer: Some(sender) };
         (Self(Some(Arc::new(shared))), Waiting { heard, withdrawn })
     }
 
@@ -74,7 +74,15 @@ impl Receipt {
     /// Whether the sender has stopped waiting: it will send it again, or has given it up.
     #[must_use]
     pub fn is_withdrawn(&self) -> bool {
-        self.0.as_ref().is_some_and(|shared| shared.withdrawn.load(Relaxed))
+        self.0.as_ref().is_some_and(|shared| shared.withdrawn.is_cancelled())
+    }
+
+    /// Waits until the sender has stopped waiting; for ever if nobody waits.
+    pub async fn withdrawn(&self) {
+        match &self.0 {
+            Some(shared) => shared.withdrawn.cancelled().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// One more that must confirm.
@@ -102,7 +110,7 @@ impl Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.withdrawn.store(true, Relaxed);
+        self.withdrawn.cancel();
     }
 }
 

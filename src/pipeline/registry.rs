@@ -1,11 +1,12 @@
 //! All running components, with their states and counters: what `/health` and `/metrics` show.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
 
 use tokio::sync::mpsc;
 
-use super::{Class, ComponentId, Counters, Desk, History, Mark, Observer, Question};
+use super::outbox::{OutboxLevels, OutboxView};
+use super::{Class, ComponentId, Counters, Desk, History, Mark, Memory, Observer, Question};
 use crate::model::Environment;
 
 /// The state of a component, in the Collector's words.
@@ -93,8 +94,12 @@ struct Inner {
     components: RwLock<Vec<ComponentInfo>>,
     histories: Mutex<BTreeMap<Environment, History>>,
     observer: OnceLock<Arc<dyn Observer>>,
+    memory: OnceLock<Memory>,
     desks: RwLock<Vec<Desk>>,
     marks: Mutex<BTreeMap<Environment, Vec<Mark>>>,
+    outboxes: Mutex<Vec<OutboxView>>,
+    /// What connectors that are forgotten have counted with: as long as one of their threads runs.
+    ending: Mutex<Vec<(Environment, Weak<Counters>)>>,
 }
 
 impl Registry {
@@ -117,10 +122,21 @@ impl Registry {
 
     /// Forgets everything of `environment`: it has ended, or is about to start anew.
     pub fn forget(&self, environment: &Environment) {
-        self.0.components.write().unwrap_or_else(PoisonError::into_inner).retain(|c| c.environment != *environment);
+        let mut components = self.0.components.write().unwrap_or_else(PoisonError::into_inner);
+        let gone = components.extract_if(.., |component| component.environment == *environment);
+        let connectors = gone.filter(|component| component.class == Class::Connector);
+        let ending = connectors.map(|component| (environment.clone(), Arc::downgrade(&component.counters)));
+        self.0.ending.lock().unwrap_or_else(PoisonError::into_inner).extend(ending);
         self.0.desks.write().unwrap_or_else(PoisonError::into_inner).retain(|desk| desk.environment != *environment);
         self.0.histories.lock().unwrap_or_else(PoisonError::into_inner).remove(environment);
         self.0.marks.lock().unwrap_or_else(PoisonError::into_inner).remove(environment);
+    }
+
+    /// Whether a connector of `environment` that is forgotten still has something that runs, and may write its files.
+    pub(super) fn is_ending(&self, environment: &Environment) -> bool {
+        let mut ending = self.0.ending.lock().unwrap_or_else(PoisonError::into_inner);
+        ending.retain(|(_, counters)| counters.strong_count() > 0);
+        ending.iter().any(|(other, _)| other == environment)
     }
 
     /// From now on the component can be asked about `subjects`; what comes to it.
@@ -178,6 +194,31 @@ impl Registry {
         let mut marks: Vec<Mark> = all.get(environment).into_iter().flatten().filter(|m| &*m.source == source).cloned().collect();
         marks.sort_by_key(|m| m.generation);
         marks
+    }
+
+    /// Shows an outbox for as long as there is one.
+    pub(super) fn add_outbox(&self, view: OutboxView) {
+        let mut all = self.0.outboxes.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|view| !view.is_gone());
+        all.push(view);
+    }
+
+    /// What waits in outboxes, by detector and target.
+    #[must_use]
+    pub fn outboxes(&self) -> Vec<OutboxLevels> {
+        let all = self.0.outboxes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        all.iter().flat_map(OutboxView::levels).collect()
+    }
+
+    /// The memory that all components share; only the first one counts.
+    pub fn share_memory(&self, memory: Memory) {
+        let _ = self.0.memory.set(memory);
+    }
+
+    /// The memory that all components share; without a limit where nobody has set one.
+    #[must_use]
+    pub fn memory(&self) -> Memory {
+        self.0.memory.get_or_init(Memory::default).clone()
     }
 
     /// Lets `observer` look on; only the first one does.

@@ -9,21 +9,14 @@ use super::super::test_components::FACTORIES;
 use super::*;
 use crate::model::{PayloadKind, Signal};
 use crate::pipeline::{
-    Class, ComponentId, ComponentInfo, EnvironmentSpec, PipelineSpec, Registry, Services, Status, SystemClock, plan, start,
+    Class, ComponentId, ComponentInfo, EnvironmentSpec, PipelineSpec, Registry, Services, Status, plan, start,
 };
-use crate::storage::MemoryStorage;
 
 const TRACES: PayloadKind = PayloadKind::Telemetry(Signal::Traces);
 const DEADLINE: Duration = Duration::from_secs(5);
 
 fn services() -> Services {
-    Services {
-        clock: Arc::new(SystemClock),
-        storage: Arc::new(MemoryStorage::default()),
-        data_dir: std::env::temp_dir(),
-        registry: Registry::default(),
-        queue_capacity: 2,
-    }
+    Services { queue_capacity: 2, ..Services::in_memory() }
 }
 
 fn id(text: &str) -> ComponentId {

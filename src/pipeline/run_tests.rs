@@ -17,6 +17,7 @@ fn services() -> Services {
         data_dir: std::env::temp_dir(),
         registry: Registry::default(),
         queue_capacity: 2,
+        ..Services::in_memory()
     }
 }
 

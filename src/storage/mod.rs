@@ -1,11 +1,21 @@
-//! Small values that survive a restart: poll cursors and learnt states. Embedded; Redis comes later.
+//! What survives a restart: small values such as poll cursors, logs, checkpoints of learnt states.
 
+mod checkpoint;
 mod embedded;
+mod files;
+mod folder;
 mod line_file;
+pub mod log;
 mod memory;
 
+pub use checkpoint::{CheckpointReader, CheckpointWriter, Checkpoints};
 pub use embedded::EmbeddedStorage;
+#[cfg(test)]
+pub(crate) use files::SimFiles;
+pub use files::{DiskFiles, Files, MemoryFiles, ReadFile, WriteFile};
+pub use folder::folder_name;
 pub use line_file::{LineFile, Rotation};
+pub use log::{AppendError, Log, LogOptions, Reader};
 #[cfg(test)]
 pub(crate) use memory::FullStorage;
 pub use memory::MemoryStorage;

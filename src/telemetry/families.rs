@@ -1,6 +1,6 @@
 //! The daemon's own metrics, read from the component registry when somebody asks.
 
-use crate::pipeline::{ComponentInfo, Registry};
+use crate::pipeline::{ComponentInfo, Pressure, Registry, resident};
 
 /// Whether a metric only grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,7 +101,22 @@ pub fn families(registry: &Registry) -> Vec<Family> {
     if !levels.samples.is_empty() {
         all.push(levels);
     }
-    all.extend(resident_memory().map(|bytes| Family {
+    all.extend(outboxes(registry).into_iter().filter(|family| !family.samples.is_empty()));
+    let memory = registry.memory();
+    if let Some(limit) = memory.limit() {
+        let one = |labels, value| Sample { labels, value };
+        let pressure = memory.pressure();
+        let state = |p: Pressure| one(vec![("state", p.as_str().to_owned())], f64::from(u8::from(p == pressure)));
+        all.push(Family {
+            samples: vec![one(Vec::new(), limit as f64)],
+            ..gauge("anomalyd_memory_limit_bytes", "memory that the daemon may use, bytes")
+        });
+        all.push(Family {
+            samples: Pressure::ALL.map(state).to_vec(),
+            ..gauge("anomalyd_memory_pressure", "1 for how near the memory limit is: normal, tight (from 85 % on), full")
+        });
+    }
+    all.extend(resident().map(|bytes| Family {
         samples: vec![Sample { labels: Vec::new(), value: bytes as f64 }],
         ..gauge("process_resident_memory_bytes", "memory of the process that is in use, bytes")
     }));
@@ -112,6 +127,34 @@ pub fn families(registry: &Registry) -> Vec<Family> {
     all
 }
 
+/// What waits for exporters.
+fn outboxes(registry: &Registry) -> Vec<Family> {
+    let empty = |name, help, kind| Family { name, help, kind, samples: Vec::new() };
+    let (counter, gauge) = (MetricType::Counter, MetricType::Gauge);
+    let mut waiting = empty("anomalyd_outbox_waiting", "findings that wait for an exporter", gauge);
+    let mut bytes = empty("anomalyd_outbox_waiting_bytes", "bytes of the findings that wait for an exporter", gauge);
+    let mut oldest =
+        empty("anomalyd_outbox_oldest_seconds", "how long the oldest of them has been waiting, seconds", MetricType::Level);
+    let mut delivered = empty("anomalyd_outbox_delivered", "findings that an exporter has kept", counter);
+    let mut dead = empty("anomalyd_outbox_dead_letters", "findings that went to the dead letters for want of room", counter);
+    for outbox in registry.outboxes() {
+        let labels = || {
+            vec![
+                ("environment", outbox.environment.to_string()),
+                ("component", outbox.detector.clone()),
+                ("exporter", outbox.target.clone()),
+            ]
+        };
+        let sample = |value: f64| Sample { labels: labels(), value };
+        waiting.samples.push(sample(outbox.waiting as f64));
+        bytes.samples.push(sample(outbox.bytes as f64));
+        oldest.samples.push(sample(outbox.oldest));
+        delivered.samples.push(sample(outbox.delivered as f64));
+        dead.samples.push(sample(outbox.dead_letters as f64));
+    }
+    vec![waiting, bytes, oldest, delivered, dead]
+}
+
 fn base_labels(component: &ComponentInfo) -> Vec<(&'static str, String)> {
     let mut labels = vec![
         ("environment", component.environment.to_string()),
@@ -120,11 +163,4 @@ fn base_labels(component: &ComponentInfo) -> Vec<(&'static str, String)> {
     ];
     labels.extend(component.pipeline.clone().map(|pipeline| ("pipeline", pipeline)));
     labels
-}
-
-/// Resident set size of this process; known on Linux only.
-fn resident_memory() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|l| l.starts_with("VmRSS:"))?;
-    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
 }

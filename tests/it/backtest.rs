@@ -119,8 +119,10 @@ impl Live {
             clock: Arc::clone(&self.clock) as Arc<_>,
             storage: Arc::clone(&self.storage) as Arc<dyn Storage>,
             data_dir: std::path::PathBuf::new(),
+            files: None,
             registry: self.registry.clone(),
             queue_capacity: 4,
+            ..Services::in_memory()
         };
         self.running = Some(pipeline::start(std::slice::from_ref(&self.plan), services).await.expect("a start"));
     }

@@ -111,8 +111,10 @@ fn start(elasticsearch: &Elasticsearch, environment: &str, more: &Value) -> Runn
             clock: Arc::new(SystemClock),
             storage: Arc::new(MemoryStorage::default()),
             data_dir: folder.path().to_owned(),
+            files: None,
             registry: Registry::default(),
             queue_capacity: 4,
+            ..Services::in_memory()
         },
     };
     let mut config = json!({

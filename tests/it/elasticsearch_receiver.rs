@@ -66,8 +66,10 @@ impl Reader {
             clock: Arc::clone(&self.clock) as Arc<_>,
             storage: Arc::clone(&self.storage),
             data_dir: std::path::PathBuf::new(),
+            files: None,
             registry: Registry::default(),
             queue_capacity: 1,
+            ..Services::in_memory()
         };
         let context = Context {
             environment: Environment::new("test"),

@@ -8,11 +8,14 @@ use std::collections::VecDeque;
 
 use super::anomaly;
 use super::judged::Unusual;
+use super::limits::Crowd;
 use crate::model::{Anomaly, Call, UnixNanos};
 
 /// What was found for one command: by one shard, or by all of them.
 #[derive(Debug, Default)]
 pub(super) struct Found {
+    /// The index of the journal's entry.
+    pub(super) at: u64,
     /// In the order of their windows and series.
     pub(super) anomalies: Vec<Anomaly>,
     /// Values out of their bounds, of any series.
@@ -21,6 +24,14 @@ pub(super) struct Found {
     pub(super) calls: Vec<Call>,
     /// Everything before this is closed; none while all sources are silent replays.
     pub(super) until: Option<UnixNanos>,
+    /// Where there are too many series.
+    pub(super) crowds: Vec<Crowd>,
+    /// How many series there are.
+    pub(super) series: usize,
+    /// The command was to begin this checkpoint.
+    pub(super) checkpoint: Option<u64>,
+    /// Buckets were closed. Until that happens again little changes, so that a checkpoint is best begun now.
+    pub(super) swept: bool,
 }
 
 impl Found {
@@ -33,11 +44,16 @@ impl Found {
     fn together(parts: impl Iterator<Item = Self>) -> Self {
         let mut all = Self::default();
         for part in parts {
+            all.at = all.at.max(part.at);
             all.anomalies.extend(part.anomalies);
             all.unusual.extend(part.unusual);
             all.calls.extend(part.calls);
+            all.crowds.extend(part.crowds);
+            all.series += part.series;
             // All shards follow the same sources.
             all.until = all.until.max(part.until);
+            all.checkpoint = all.checkpoint.max(part.checkpoint);
+            all.swept |= part.swept;
         }
         anomaly::sort(&mut all.anomalies);
         all.unusual.sort_unstable();

@@ -2,14 +2,17 @@
 
 mod anomaly;
 mod bucket;
+mod checkpoint;
 mod config;
 mod core;
 mod group;
 mod incidents;
 mod intake;
 mod joint;
+mod journal;
 mod judged;
 mod key;
+mod limits;
 mod merge;
 mod model;
 mod points;
@@ -17,6 +20,7 @@ mod reading;
 mod rules;
 mod shard;
 mod state;
+mod teller;
 #[cfg(test)]
 mod tests;
 mod training;
@@ -24,35 +28,32 @@ mod warmup;
 mod watch;
 mod watermark;
 
-use std::sync::{Arc, Once};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
+use self::checkpoint::Outcome;
 pub use self::config::Config;
-use self::core::{Core, Settings};
 pub use self::incidents::{AlertsConfig, IncidentsConfig, Per};
-use self::incidents::{Incidents, Told};
-use self::intake::Intake;
-use self::merge::Merge;
+use self::journal::{Checkpointing, Machine, Recovered, Recovery, Schedule, Started, Work, Writer};
+pub use self::journal::{Replayed, replay};
 pub use self::rules::{Amount, Deployments, Direction, Maintenance, Match, Rule};
-use self::rules::{Part, Request};
-use self::shard::{Command, Report, Shared};
-use self::state::{Header, Place, Save};
+use self::teller::Sink;
 use self::warmup::Learning;
 pub use self::warmup::{FullWarmup, Warmup};
-use crate::model::{IncidentEvent, Payload, PayloadKind, Signal, UnixNanos};
+use crate::model::{Findings, PayloadKind, Signal};
 use crate::pipeline::{
-    BuildError, Class, ComponentError, Connector, Context, Delivery, Factory, Input, Instance, Make, Output, Question,
+    BuildError, Class, ComponentError, Connector, Context, Factory, Input, Instance, Make, Outbox, Output, Pressure,
 };
 
 /// The connector's type.
 pub const FACTORY: Factory = Factory {
     kind: "detector",
     about: "Learns what is normal for every series of this environment, and tells what is not.",
-    acknowledgement: "An observation counts as sent when it is in its bucket in memory; what is learnt is on disk after an orderly stop.",
+    acknowledgement: "An observation is taken in when it is in the input log on disk; whatever ends the daemon, it is learnt once.",
     schema: |generator| generator.subschema_for::<Config>(),
     implicit: true,
     gives: |kind| match kind {
@@ -63,133 +64,171 @@ pub const FACTORY: Factory = Factory {
     make: Make::Connector(make),
 };
 
+/// What waits in front of the journal before the detector's input waits.
+const WAITING: usize = 64;
+
+/// What a series takes in memory, about, in bytes.
+const SERIES: u64 = 8 << 10;
+
+/// Bytes that all series that a detector may learn would take, about.
+pub fn most_memory(config: &serde_json::Value) -> u64 {
+    Config::read(config).map_or(0, |config| (config.max_series as u64).saturating_mul(SERIES))
+}
+
 /// How often the shards are told the time.
 const TICK: Duration = Duration::from_secs(1);
 
 fn make(instance: Instance) -> Result<Box<dyn Connector>, BuildError> {
-    let config = Config::read(&instance.config).map_err(BuildError::new)?;
+    let mut config = Config::read(&instance.config).map_err(BuildError::new)?;
     if let Some(problem) = config::check(&instance.config).into_iter().find(|p| p.fatal) {
         return Err(BuildError::new(format!("`{}`: {}", problem.path.join("."), problem.message)));
     }
     let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(64);
-    let shards = if config.shards == 0 { cores() } else { config.shards };
+    config.shards = if config.shards == 0 { cores() } else { config.shards };
+    let shards = config.shards;
     let bucket = config.bucket.nanos();
     let context = instance.context;
-    let learnt = state::learnt(&*context.services.storage, &Place::new(&context), bucket);
+    let learnt =
+        state::checkpoints(&context).is_some_and(|all| checkpoint::learnt(&all, bucket)) || journal::has_entries(&context);
     // Asked before the receivers are made, which begin where it says.
     let learning = Learning::begin(&context, config.warmup, learnt, bucket).map_err(BuildError::new)?;
-    Ok(Box::new(Detector { config, shards, context, learning: Some(learning) }))
+    let started = Started {
+        environment: context.environment.to_string(),
+        detector: context.id.to_string(),
+        now: context.services.clock.now(),
+        config: instance.config.to_string(),
+        shards: u32::try_from(shards).unwrap_or(u32::MAX),
+        live_from: learning.live_from(),
+        in_history: learning.is_on(),
+    };
+    Ok(Box::new(Detector { config, shards, context, started, learning: Some(learning), recovered: None }))
 }
 
-/// The asynchronous shell around the shards: takes payloads in, tells the time, hands anomalies on, saves.
+/// The asynchronous shell: takes payloads in, tells the time, hands findings on.
 struct Detector {
     config: Config,
     shards: usize,
     context: Context,
+    /// With what it begins to run.
+    started: Started,
     /// What is learnt before the environment goes live; taken by `run`.
     learning: Option<Learning>,
+    /// What it goes on with; made by `start`, taken by `run`.
+    recovered: Option<(Recovered<ToOutbox>, Outbox)>,
+}
+
+/// Puts what was found into the outbox.
+struct ToOutbox {
+    outbox: Outbox,
+    /// Some of it could not be kept.
+    lost: Option<String>,
+}
+
+impl Sink for ToOutbox {
+    fn take(&mut self, at: u64, findings: Findings) {
+        if let Err(error) = self.outbox.append(at, &findings) {
+            self.lost = Some(error.to_string());
+        }
+    }
+
+    fn checkpoint(&mut self) -> Result<Vec<(String, Vec<u8>)>, String> {
+        match &self.lost {
+            Some(lost) => Err(lost.clone()),
+            None => self.outbox.sync().map(|()| Vec::new()).map_err(|e| e.to_string()),
+        }
+    }
 }
 
 #[async_trait]
 impl Connector for Detector {
-    async fn run(mut self: Box<Self>, input: Input, output: Output) -> Result<(), ComponentError> {
-        let mut settings = Settings::new(&self.context.environment, &self.context.id.to_string(), &self.config);
-        settings.observer = self.context.services.registry.observer();
-        let settings = Arc::new(settings);
-        let bucket = settings.timing.bucket;
-        let Some(learning) = self.learning.take() else { return Ok(()) };
-        let (mut cores, incidents, header) = self.load(settings).await?;
-        if learning.is_on() {
-            // Nothing has been fed yet, so nothing can be closed by it.
-            cores.iter_mut().for_each(|core| drop(core.learn_history(true)));
-        }
-        let (desk, due) = training::open();
-        cores.iter_mut().for_each(|core| core.desk = desk.clone());
-        // The training stage ends when the last shard does.
-        drop(desk);
-        let (reports, heard) = mpsc::channel(4 * self.shards);
-        let shared = Shared {
-            counters: Arc::clone(&self.context.counters),
-            reports,
-            warned: Arc::new(Once::new()),
-            live_from: learning.live_from(),
+    async fn start(&mut self) -> Result<(), ComponentError> {
+        let context = self.context.clone();
+        let opening = tokio::task::spawn_blocking(move || Outbox::open(&context));
+        let outbox = opening.await.map_err(ComponentError::new)?.map_err(ComponentError::new)?;
+        let recovery = Recovery {
+            context: self.context.clone(),
+            config: self.config.clone(),
+            shards: self.shards,
+            started: self.started.clone(),
         };
-        let mut shards = Vec::with_capacity(cores.len());
-        for (number, core) in cores.into_iter().enumerate() {
-            let started = shard::start(number, core, shared.clone());
-            shards.push(started.map_err(|e| ComponentError(format!("cannot start thread {number} of the detector: {e}")))?);
+        let mut recovered = recovery.recover(ToOutbox { outbox: outbox.clone(), lost: None }).await?;
+        if let Some(highest) = outbox.highest_entry().filter(|highest| *highest >= recovered.machine.feeder.next) {
+            // The input log has lost its end: a number that exporters know must not stand for something else.
+            recovered.machine.feeder.next = highest + 1;
+            if let Some(log) = &mut recovered.log {
+                log.skip_to(highest + 1).map_err(ComponentError::new)?;
+            }
         }
-        // The reports end when the last shard does.
-        drop(shared);
-        let save = Save::new(Place::new(&self.context), bucket, header.as_ref());
+        let feeder = &recovered.machine.feeder;
+        let (environment, component, entries) = (&self.context.environment, &self.context.id, recovered.replayed);
+        if entries > 0 {
+            self.context.counters.event("entries_replayed", entries);
+            tracing::info!(%environment, %component, entries, "what came in since the last checkpoint is learnt again");
+        }
+        self.context.services.registry.post_marks(environment, feeder.known.marks().cloned());
+        self.recovered = Some((recovered, outbox));
+        Ok(())
+    }
+
+    async fn run(mut self: Box<Self>, input: Input, output: Output) -> Result<(), ComponentError> {
+        let (Some((recovered, outbox)), Some(learning)) = (self.recovered.take(), self.learning.take()) else {
+            return Err(ComponentError::new("the detector was not started"));
+        };
+        let Recovered { machine, log, .. } = recovered;
+        let Machine { feeder, reports, written, sweeps, ending, due } = machine;
+        let durable = log.is_some();
+        let checkpoints = state::checkpoints(&self.context).map(|all| {
+            let services = &self.context.services;
+            let bytes = services.input_log.map_or(u64::MAX, |log| log.max_size / 4);
+            let schedule = Schedule::new(services.checkpoint_interval, bytes, sweeps, written.clone());
+            Checkpointing { schedule, reports: reports.clone(), newest: all.list().ok().and_then(|all| all.first().copied()) }
+        });
+        drop(reports);
+        let writer = Writer::new(self.context.clone(), feeder, log, self.started.clone(), checkpoints);
+        let (work, works) = mpsc::channel(WAITING);
+        let writing = tokio::task::spawn_blocking(move || writer.run(works));
         let training = training::stage(due, &self.context);
-        let (fed, told, ()) =
-            tokio::join!(self.feed(input, shards, bucket, learning), self.tell(heard, &output, incidents, save), training);
-        fed.and(told)
+        let ending = async {
+            let ended = ending.ended().await.map(drop);
+            outbox.close();
+            ended
+        };
+        let (fed, ended, sent, ()) = tokio::join!(self.feed(input, work, learning), ending, outbox.run(&output), training);
+        writing.await.map_err(not_saved)?.map_err(ComponentError::new)?;
+        fed?;
+        ended?;
+        sent?;
+        let last = written.borrow().clone();
+        match last {
+            // What is in the log is learnt again.
+            Some(Outcome::Lost { why, .. }) if !durable => Err(not_saved(why)),
+            _ => Ok(()),
+        }
     }
 }
 
 impl Detector {
-    /// The shards with what they learnt before the last stop, and the incidents that were not over then.
-    async fn load(&self, settings: Arc<Settings>) -> Result<(Vec<Core>, Incidents, Option<Header>), ComponentError> {
-        let all: Vec<Arc<Settings>> = (0..self.shards).map(|_| Arc::clone(&settings)).collect();
-        let (storage, place) = (Arc::clone(&self.context.services.storage), Place::new(&self.context));
-        let now = self.context.services.clock.now();
-        let counters = Arc::clone(&self.context.counters);
-        let (environment, component) = (self.context.environment.clone(), self.context.id.to_string());
-        let mut incidents = Incidents::new(&environment, self.config.incidents());
-        let loading = move || match state::load(&*storage, &place, &all, now) {
-            Ok((mut cores, header)) => {
-                if let Some(header) = &header {
-                    let restored = match state::load_incidents(&*storage, &place, header) {
-                        Ok(Some(bytes)) => incidents.restore(&bytes).map_err(|e| e.to_string()),
-                        Ok(None) => Ok(()),
-                        Err(error) => Err(error.to_string()),
-                    };
-                    if let Err(reason) = restored {
-                        tracing::warn!(%environment, component, reason, "open incidents cannot be read; they begin anew");
-                    }
-                    cores.iter_mut().for_each(|core| core.resume(now));
-                    let series: usize = cores.iter().map(Core::series).sum();
-                    counters.event("series_restored", series as u64);
-                    tracing::info!(%environment, component, series, "goes on with what was learnt before");
-                }
-                (cores, incidents, header)
-            }
-            Err(reason) => {
-                tracing::warn!(%environment, component, %reason, "what was learnt before cannot be used; learning starts anew");
-                (all.iter().map(|s| Core::new(Arc::clone(s), now)).collect(), incidents, None)
-            }
-        };
-        tokio::task::spawn_blocking(loading)
-            .await
-            .map_err(|e| ComponentError(format!("loading what was learnt ended early: {e}")))
-    }
-
-    /// Gives the shards what comes in, and the time. Ends with the input.
-    async fn feed(
-        &self,
-        mut input: Input,
-        shards: Vec<mpsc::Sender<Command>>,
-        bucket: u64,
-        mut learning: Learning,
-    ) -> Result<(), ComponentError> {
-        let mut intake = Intake::new(&self.context.environment, shards.len(), bucket);
-        let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + TICK, TICK);
+    /// Gives the journal what comes in, and the time. Ends with the input.
+    async fn feed(&self, mut input: Input, work: mpsc::Sender<Work>, mut learning: Learning) -> Result<(), ComponentError> {
+        let give = async |one: Work| work.send(one).await.map_err(|_| shard_ended());
+        let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // Nothing is taken in before the time is known.
-        let mut now = self.tick(&shards).await?;
+        let mut growth = None;
         let registry = &self.context.services.registry;
         let (environment, id) = (&self.context.environment, &self.context.id);
         let mut questions = registry.open_desk(environment, Class::Connector, id, rules::SUBJECTS);
         loop {
             tokio::select! {
-                // A tick is never kept waiting by a full input.
+                // A tick is never kept waiting by a full input. Nothing is taken in before the time is known.
                 biased;
                 _ = ticks.tick() => {
-                    now = self.tick(&shards).await?;
+                    give(Work::Tick(self.context.services.clock.now())).await?;
+                    let may_grow = self.context.services.registry.memory().pressure() == Pressure::Normal;
+                    if growth.replace(may_grow) != Some(may_grow) {
+                        give(Work::Growth(may_grow)).await?;
+                    }
                     if learning.ends_now() {
-                        self.all(&shards, || Command::Live).await?;
+                        give(Work::Live).await?;
                         let storage = Arc::clone(&self.context.services.storage);
                         let kept = tokio::task::spawn_blocking(move || (learning.keep(&*storage), learning)).await;
                         let result;
@@ -197,159 +236,18 @@ impl Detector {
                         result.map_err(not_saved)?;
                     }
                 }
-                Some(question) = questions.recv() => self.ask(question, &shards).await?,
+                Some(question) = questions.recv() => give(Work::Question(question)).await?,
                 delivery = input.recv() => {
-                    let Some(Delivery { payload, mut flight, .. }) = delivery else {
+                    let Some(delivery) = delivery else {
                         if let Some(until) = learning.end_of_replay() {
-                            self.all(&shards, || Command::Finish(until)).await?;
+                            give(Work::Finish(until)).await?;
                         }
                         return Ok(());
                     };
-                    let divided = intake.divide(payload, now);
-                    for (reason, records) in divided.dropped {
-                        flight.dropped(records, reason);
-                    }
-                    // What says nothing is no command.
-                    if divided.feeds.is_empty() {
-                        continue;
-                    }
-                    for (shard, feed) in shards.iter().zip(divided.feeds) {
-                        let part = flight.split(feed.records());
-                        shard.send(Command::Feed(feed, part)).await.map_err(|_| shard_ended())?;
-                    }
+                    give(Work::Delivery(delivery)).await?;
                 }
             }
         }
-    }
-
-    /// Gives a question to all shards, between two feeds; their answers are brought together when they come.
-    async fn ask(&self, question: Question, shards: &[mpsc::Sender<Command>]) -> Result<(), ComponentError> {
-        let request = match Request::read(&question.subject, question.body.clone(), self.context.services.clock.now()) {
-            Ok(request) => Arc::new(request),
-            Err(refusal) => {
-                question.answer(Err(refusal));
-                return Ok(());
-            }
-        };
-        let (answer, mut parts) = mpsc::channel::<Part>(shards.len());
-        for shard in shards {
-            shard.send(Command::Ask(Arc::clone(&request), answer.clone())).await.map_err(|_| shard_ended())?;
-        }
-        tokio::spawn(async move {
-            drop(answer);
-            let mut all = Vec::new();
-            while let Some(part) = parts.recv().await {
-                all.push(part);
-            }
-            question.answer(rules::gather(&request, all));
-        });
-        Ok(())
-    }
-
-    /// Tells the shards the time.
-    async fn tick(&self, shards: &[mpsc::Sender<Command>]) -> Result<UnixNanos, ComponentError> {
-        let now = self.context.services.clock.now();
-        self.all(shards, || Command::Tick(now)).await?;
-        Ok(now)
-    }
-
-    /// Tells all shards the same.
-    async fn all(&self, shards: &[mpsc::Sender<Command>], command: impl Fn() -> Command) -> Result<(), ComponentError> {
-        for shard in shards {
-            shard.send(command()).await.map_err(|_| shard_ended())?;
-        }
-        Ok(())
-    }
-
-    /// Hands on what the shards find; at their end keeps what they have learnt.
-    async fn tell(
-        &self,
-        mut reports: mpsc::Receiver<Report>,
-        output: &Output,
-        mut incidents: Incidents,
-        mut save: Save,
-    ) -> Result<(), ComponentError> {
-        let storage = &self.context.services.storage;
-        let (mut ended, mut shared) = (0, None);
-        let mut merge = Merge::new(self.shards);
-        self.show(&incidents);
-        while let Some(report) = reports.recv().await {
-            match report {
-                Report::Found { shard, command, found } => {
-                    let Some(found) = merge.take(shard, command, found) else { continue };
-                    if found.is_empty() && found.until.is_none() {
-                        continue;
-                    }
-                    let told = incidents.take(found);
-                    self.hand_on(told, &incidents, output).await;
-                }
-                Report::Chunk(bytes) => {
-                    let storage = Arc::clone(storage);
-                    let wrote = tokio::task::spawn_blocking(move || {
-                        let result = save.chunk(&*storage, &bytes);
-                        (save, result)
-                    });
-                    let result;
-                    (save, result) = wrote.await.map_err(not_saved)?;
-                    result.map_err(not_saved)?;
-                }
-                Report::Ended(sources) => {
-                    ended += 1;
-                    shared = Some(sources);
-                }
-            }
-        }
-        let (Some(sources), true) = (shared, ended == self.shards) else { return Err(shard_ended()) };
-        let storage = Arc::clone(storage);
-        let bytes = incidents.save().map_err(not_saved)?;
-        let saving = move || {
-            save.incidents(&*storage, &bytes)?;
-            save.finish(&*storage, sources)
-        };
-        tokio::task::spawn_blocking(saving).await.map_err(not_saved)?.map_err(not_saved)
-    }
-}
-
-impl Detector {
-    /// Hands on what one command has come to, and counts it.
-    async fn hand_on(&self, told: Told, incidents: &Incidents, output: &Output) {
-        let Told { findings, below_budget, threshold } = told;
-        let counters = &self.context.counters;
-        if let Some(change) = threshold {
-            tracing::info!(
-                environment = %self.context.environment,
-                component = %self.context.id,
-                from = change.from,
-                to = change.to,
-                "the budget for alerts has moved the threshold"
-            );
-        }
-        let of = |event| findings.incidents.iter().filter(|i| i.event == event).count() as u64;
-        for (event, times) in [
-            ("anomalies", findings.anomalies.len() as u64),
-            ("below_budget", below_budget),
-            ("incidents_opened", of(IncidentEvent::Opened)),
-            ("incidents_escalated", of(IncidentEvent::Escalated)),
-            ("incidents_ended", of(IncidentEvent::Ended)),
-        ] {
-            if times > 0 {
-                counters.event(event, times);
-            }
-        }
-        if threshold.is_some() || !findings.incidents.is_empty() {
-            self.show(incidents);
-        }
-        let (anomalies, events) = (findings.anomalies.len() as u64, findings.incidents.len() as u64);
-        if !findings.is_empty() && output.send(Payload::Anomalies(Arc::new(findings))).await.is_err() {
-            counters.event("anomalies_undelivered", anomalies);
-            counters.event("incidents_undelivered", events);
-        }
-    }
-
-    /// Shows what stands now, for `/metrics`.
-    fn show(&self, incidents: &Incidents) {
-        self.context.counters.gauge("alert_threshold", incidents.threshold());
-        self.context.counters.gauge("incidents_open", incidents.open() as f64);
     }
 }
 

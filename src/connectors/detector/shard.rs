@@ -1,14 +1,14 @@
 //! A shard is one thread that owns its series: no locks, no sharing.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Once};
+use std::sync::Arc;
 
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TryRecvError;
 
+use super::checkpoint::{Piece, Saver};
 use super::core::{Core, Feed, Outcome};
 use super::merge::Found;
 use super::rules::{self, Part, Request};
-use super::state;
 use crate::model::UnixNanos;
 use crate::pipeline::{Counters, Flight};
 
@@ -18,19 +18,33 @@ const QUEUE: usize = 64;
 /// The series in each state are counted once in this many nanoseconds.
 const COUNTED: u64 = 15 * UnixNanos::SECOND;
 
+/// A command, and where it stands.
+#[derive(Debug)]
+pub(super) struct Step {
+    /// The index of the journal's entry; for what is no entry, of the next one.
+    pub(super) at: u64,
+    pub(super) command: Command,
+}
+
 /// What a shard is told. Every command goes to all shards, in one and the same order.
 #[derive(Debug)]
 pub(super) enum Command {
     /// Take this in.
     Feed(Feed, Flight),
+    /// The daemon runs again at this time; what came in between was not watched. And whether history is being learnt.
+    Resume(UnixNanos, bool),
     /// The clock shows this.
     Tick(UnixNanos),
     /// History is learnt.
     Live,
     /// A replay has ended; nothing before this moment is missing.
     Finish(UnixNanos),
+    /// Series may be added from here on, or may not.
+    Growth(bool),
     /// Somebody asks or tells something.
     Ask(Arc<Request>, mpsc::Sender<Part>),
+    /// From here on the checkpoint at this index is owed: the state before any command that follows.
+    Checkpoint(u64),
 }
 
 /// What a shard tells.
@@ -38,10 +52,10 @@ pub(super) enum Command {
 pub(super) enum Report {
     /// What it found for a command.
     Found { shard: usize, command: u64, found: Found },
-    /// A part of its state, at its end.
-    Chunk(Vec<u8>),
-    /// It has ended, and told all of its state.
-    Ended(state::Shared),
+    /// What is to be in the checkpoint at this index besides. Told before the shards are told to begin it.
+    Parts { index: u64, parts: Vec<(String, Vec<u8>)> },
+    /// It has ended, and owes nothing.
+    Ended,
 }
 
 /// What all shards of a detector share.
@@ -49,29 +63,43 @@ pub(super) enum Report {
 pub(super) struct Shared {
     pub(super) counters: Arc<Counters>,
     pub(super) reports: mpsc::Sender<Report>,
-    /// The series limit is worth one warning.
-    pub(super) warned: Arc<Once>,
+    /// Where the pieces of checkpoints go.
+    pub(super) pieces: mpsc::Sender<Piece>,
     /// What lies before is history: learnt, not reported.
     pub(super) live_from: UnixNanos,
 }
 
 /// Starts the thread of one shard. It ends when its commands do, or when nobody listens to its reports.
-pub(super) fn start(number: usize, core: Core, shared: Shared) -> std::io::Result<mpsc::Sender<Command>> {
-    let (sender, commands) = mpsc::channel(QUEUE);
+pub(super) fn start(number: usize, core: Core, shared: Shared) -> std::io::Result<mpsc::Sender<Step>> {
+    let (sender, steps) = mpsc::channel(QUEUE);
     std::thread::Builder::new().name(format!("detector-{number}")).spawn(move || {
         // An error is that nobody listens any more: the detector was cut off.
-        let _ = run(number, core, commands, &shared);
+        let _ = run(number, core, steps, &shared);
     })?;
     Ok(sender)
 }
 
 type Unheard = mpsc::error::SendError<Report>;
 
-fn run(shard: usize, mut core: Core, mut commands: mpsc::Receiver<Command>, shared: &Shared) -> Result<(), Unheard> {
+fn run(shard: usize, mut core: Core, mut steps: mpsc::Receiver<Step>, shared: &Shared) -> Result<(), Unheard> {
     let mut counted = 0;
+    let mut saver = Saver::new(shared.pieces.clone());
     // All shards are told the same commands in the same order, so they number them alike.
     let mut number = 0;
-    while let Some(command) = commands.blocking_recv() {
+    loop {
+        let Step { at, command } = if saver.owes() {
+            match steps.try_recv() {
+                Ok(step) => step,
+                Err(TryRecvError::Empty) => {
+                    saver.idle(&mut core);
+                    continue;
+                }
+                Err(TryRecvError::Disconnected) => break,
+            }
+        } else {
+            let Some(step) = steps.blocking_recv() else { break };
+            step
+        };
         let outcome = match command {
             Command::Feed(feed, mut flight) => {
                 let outcome = core.observe(feed);
@@ -79,8 +107,11 @@ fn run(shard: usize, mut core: Core, mut commands: mpsc::Receiver<Command>, shar
                     flight.dropped(records, reason);
                 }
                 flight.sent();
-                warn_once(&core, &outcome.dropped, shared);
                 outcome
+            }
+            Command::Resume(now, in_history) => {
+                core.resume(now);
+                if in_history { core.learn_history(true) } else { Outcome::default() }
             }
             Command::Live => core.learn_history(false),
             Command::Finish(until) => core.finish(until),
@@ -91,18 +122,29 @@ fn run(shard: usize, mut core: Core, mut commands: mpsc::Receiver<Command>, shar
                 }
                 core.tick(now)
             }
+            Command::Growth(growth) => {
+                core.set_growth(growth);
+                continue;
+            }
             Command::Ask(request, answer) => {
                 // Whoever asked may have gone away.
                 drop(answer.try_send(rules::answer(&mut core, &request)));
+                saver.between(&mut core);
                 continue;
             }
+            Command::Checkpoint(index) => {
+                saver.begin(&mut core, index);
+                Outcome { found: Found { checkpoint: Some(index), ..Found::default() }, ..Outcome::default() }
+            }
         };
-        let found = report(outcome, shared);
+        let found = Found { at, series: core.series(), ..report(outcome, shared) };
         shared.reports.blocking_send(Report::Found { shard, command: number, found })?;
         number += 1;
+        saver.between(&mut core);
     }
-    let sources = state::encode(&mut core, |chunk| shared.reports.blocking_send(Report::Chunk(chunk)))?;
-    shared.reports.blocking_send(Report::Ended(sources))
+    // Where nobody writes any more, that is told by whoever waits for it.
+    saver.finish(&mut core);
+    shared.reports.blocking_send(Report::Ended)
 }
 
 /// Counts what came of a command; what is to be told of it.
@@ -128,18 +170,4 @@ fn report(outcome: Outcome, shared: &Shared) -> Found {
         }
     }
     found
-}
-
-fn warn_once(core: &Core, dropped: &BTreeMap<&'static str, u64>, shared: &Shared) {
-    if dropped.contains_key("series_limit") {
-        shared.warned.call_once(|| {
-            tracing::warn!(
-                environment = %core.settings.environment,
-                component = core.settings.name,
-                series_of_shard = core.series(),
-                "the limit of series is reached: what belongs to further ones is not learnt; raise `max_series`, or \
-                 look for an attribute or a span name that has too many values"
-            );
-        });
-    }
 }

@@ -1,5 +1,6 @@
 //! The promises of the detector as a whole: the core without threads, then the connector with them.
 
+mod checkpoints;
 mod connector;
 mod joint;
 mod models;
@@ -11,15 +12,15 @@ use std::sync::Arc;
 use detection::Sketch;
 
 use super::Config;
+use super::checkpoint::{self, tests::Chunks};
 use super::core::{Core, Feed, Outcome, Settings};
 use super::intake::Intake;
 use super::key::shard_of;
-use super::state::{self, Place, Save};
 use crate::config::Duration;
 use crate::model::{
     Anomaly, Entity, Environment, Measure, Observation, Observations, Payload, Reading, Signal, SourceId, SpanKind, UnixNanos,
 };
-use crate::storage::MemoryStorage;
+use crate::storage::{MemoryStorage, SimFiles};
 
 /// A Monday, at the start of a bucket.
 const BEGIN: u64 = 1_767_571_200;
@@ -182,45 +183,32 @@ impl Bench {
     }
 
     /// What the shards have learnt, as saved.
-    fn save(&mut self) -> MemoryStorage {
-        let storage = MemoryStorage::default();
-        let mut save = Save::new(place_of("production", "detector"), self.cores[0].settings.timing.bucket, None);
-        let mut sources = None;
-        for core in &mut self.cores {
-            sources = Some(state::encode(core, |bytes| save.chunk(&storage, &bytes)).unwrap());
-        }
-        save.finish(&storage, sources.unwrap()).unwrap();
-        storage
+    fn save(&mut self) -> Chunks {
+        checkpoint::tests::written(&mut self.cores)
     }
 
     /// What the shards have learnt, brought together in one.
     fn state(&mut self) -> Vec<Vec<u8>> {
-        let storage = self.save();
-        let one = [settings(&config())];
-        let (mut cores, _) = state::load(&storage, &place_of("production", "detector"), &one, self.now).unwrap();
-        let mut bytes = Vec::new();
-        let sources = state::encode(&mut cores[0], |chunk| {
-            bytes.push(chunk);
-            Ok::<_, ()>(())
-        })
-        .unwrap();
-        bytes.push(postcard::to_stdvec(&sources).unwrap());
-        bytes
+        let mut core = Self::load(self.save(), &config(), 1).remove(0);
+        core.sort_sources();
+        let checkpoint::Shared { sources, quieting, .. } = core.shared();
+        let mut state = core.records();
+        state.push(postcard::to_stdvec(&(sources, quieting)).unwrap());
+        state
+    }
+
+    /// Other shards with what was saved.
+    fn load(chunks: Chunks, config: &Config, shards: usize) -> Vec<Core> {
+        let settings = settings(config);
+        let all: Vec<Arc<Settings>> = (0..shards).map(|_| Arc::clone(&settings)).collect();
+        checkpoint::load(chunks.into_iter().map(Ok), &all).unwrap().cores
     }
 
     /// Goes on in other shards with what was saved.
     fn reloaded(&mut self, config: &Config, shards: usize) -> Self {
-        let storage = self.save();
-        let settings = settings(config);
-        let all: Vec<Arc<Settings>> = (0..shards).map(|_| Arc::clone(&settings)).collect();
-        let (cores, header) = state::load(&storage, &place_of("production", "detector"), &all, self.now).unwrap();
-        assert!(header.is_some());
+        let cores = Self::load(self.save(), config, shards);
         Self { cores, anomalies: self.anomalies.clone(), ..Self::new(config, shards, self.now.secs()) }
     }
-}
-
-fn place_of(environment: &str, id: &str) -> Place {
-    Place::of(environment, &crate::pipeline::ComponentId::parse(id).unwrap())
 }
 
 fn far_from_one_shard(entities: usize, shards: usize) -> Vec<usize> {

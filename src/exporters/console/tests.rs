@@ -119,6 +119,7 @@ fn start(format: Format) -> Run {
             data_dir: std::path::PathBuf::new(),
             registry: Registry::default(),
             queue_capacity: 1,
+            ..Services::in_memory()
         },
     };
     let (edge, input) = Input::queue(8, counters);

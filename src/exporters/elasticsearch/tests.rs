@@ -38,6 +38,7 @@ fn start(url: &str, more: &Value) -> Running {
             data_dir: folder.path().to_owned(),
             registry: Registry::default(),
             queue_capacity: 4,
+            ..Services::in_memory()
         },
     };
     let mut config = json!({

@@ -52,6 +52,7 @@ fn start(config: serde_json::Value) -> (Context, Edge, tokio::task::JoinHandle<R
             data_dir: std::env::temp_dir(),
             registry: crate::pipeline::Registry::default(),
             queue_capacity: 4,
+            ..Services::in_memory()
         },
     };
     assert_eq!(check(&config), []);

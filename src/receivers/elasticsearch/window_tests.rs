@@ -217,6 +217,7 @@ impl Bench {
                 data_dir: std::path::PathBuf::new(),
                 registry: Registry::default(),
                 queue_capacity: 1,
+                ..Services::in_memory()
             },
         };
         let (traces, spans_in) = Input::queue(10_000, Arc::default());

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -15,10 +16,10 @@ use super::body::Admission;
 use super::route::{Door, Tenants};
 use super::share::{Group, Protocol, failed, groups};
 use super::socket::{self, NotBound};
-use super::{grpc, http};
+use super::{grpc, http, pressure};
 use crate::config::Endpoint;
 use crate::model::Environment;
-use crate::pipeline::{ComponentError, Context, Listeners, ReceiverInstance, StartError, Status};
+use crate::pipeline::{ComponentError, Context, Health, Listeners, ReceiverInstance, StartError, Status};
 
 /// How long a socket of ours may take to close that another one waits for.
 const CLOSING: Duration = Duration::from_secs(5);
@@ -31,6 +32,10 @@ pub(super) struct Otlp {
     prepared: Vec<(Key, TcpListener)>,
     /// Of the instances that are served.
     doors: Vec<(Context, Arc<Door>)>,
+    /// Where they tell how they are.
+    healths: watch::Sender<Vec<Health>>,
+    /// Whether somebody tells there that there is no memory.
+    telling: bool,
     servers: JoinSet<()>,
 }
 
@@ -72,6 +77,7 @@ impl Group {
             clock: Arc::clone(&contexts.first()?.services.clock),
             // Requests in progress count on.
             admission: admission.unwrap_or_else(|| Admission::new(settings.max_in_flight_size)),
+            memory: contexts.first()?.services.registry.memory(),
             max_body: settings.max_request_body_size,
             max_future: settings.max_future.get(),
             max_attribute_value_size: settings.max_attribute_value_size,
@@ -150,7 +156,9 @@ impl Listeners for Otlp {
             tracing::info!(protocol, %address, "otlp receiver listens no longer");
             listener.stop.cancel();
         }
+        self.healths.send_replace(doors.iter().map(|(context, _)| context.health.clone()).collect());
         self.doors = doors;
+        self.tell_pressure();
         // Servers that have ended.
         while self.servers.try_join_next().is_some() {}
         Ok(())
@@ -161,6 +169,7 @@ impl Listeners for Otlp {
             listener.stop.cancel();
         }
         self.prepared.clear();
+        self.healths.send_replace(Vec::new());
         while self.servers.join_next().await.is_some() {}
         // Whoever came late has been answered.
         self.doors.clear();
@@ -219,6 +228,13 @@ impl Otlp {
             Ok(socket) => self.listen(key.clone(), socket, listener.current, contexts),
             Err(NotBound { error, .. }) => tracing::error!(%error, "otlp receiver"),
         }
+    }
+
+    /// Has it told where receivers tell how they are that there is no memory; ends with the last listener.
+    fn tell_pressure(&mut self) {
+        let Some((context, _)) = self.doors.first().filter(|_| !self.telling) else { return };
+        self.telling = true;
+        tokio::spawn(pressure::tell(context.services.registry.memory(), self.healths.subscribe()));
     }
 
     /// Serves a socket.

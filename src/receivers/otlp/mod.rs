@@ -17,6 +17,7 @@ mod http;
 mod json;
 mod listeners;
 mod points;
+mod pressure;
 mod protobuf;
 mod route;
 mod share;
@@ -25,10 +26,13 @@ mod socket;
 mod tests;
 mod wire;
 
+use bytes::Bytes;
+
 pub use self::answer::Format;
 pub use self::build::{DecodeError, Limits};
 pub use self::config::{Config, Grpc, Http, Protocols, Routing};
 use self::listeners::Otlp;
+use crate::config::ByteSize;
 use crate::model::{Batch, LogRecords, PayloadKind, Points, Signal, Spans};
 use crate::pipeline::{Factory, Make};
 
@@ -67,4 +71,28 @@ pub fn decode(signal: Signal, format: Format, body: &[u8], limits: Limits) -> Re
         Signal::Metrics => all::<Points>(format, body, limits),
         Signal::Logs => all::<LogRecords>(format, body, limits),
     }
+}
+
+/// The listeners of a receiver, and how many bytes the requests that each is receiving may hold.
+pub fn most_memory(config: &serde_json::Value) -> Vec<(String, u64)> {
+    let Ok(config) = config::read(config) else { return Vec::new() };
+    let Protocols { grpc, http } = &config.protocols;
+    let endpoints = [grpc.as_ref().map(|grpc| &grpc.endpoint), http.as_ref().map(|http| &http.endpoint)];
+    let size = config.max_in_flight_size.bytes();
+    endpoints.into_iter().flatten().map(|endpoint| (share::normalised(endpoint).to_string(), size)).collect()
+}
+
+/// Takes the message out of the body of a gRPC call and unpacks it. `encoding` is the call's `grpc-encoding`; the
+/// message may have up to `limit` bytes.
+///
+/// The same code as behind the listener, for fuzzing.
+///
+/// # Errors
+/// What is wrong with the body, as the client is told.
+pub fn unframe(framed: &Bytes, encoding: Option<&str>, limit: ByteSize) -> Result<Bytes, String> {
+    let reservation = body::Admission::new(ByteSize::new(u64::MAX)).enter();
+    let unpacked = body::Compression::of(encoding)
+        .and_then(|compression| grpc::unframe(framed, compression, limit, reservation))
+        .and_then(body::Raw::unpack);
+    unpacked.map(|(bytes, _)| bytes).map_err(|refusal| refusal.message)
 }

@@ -116,7 +116,7 @@ fn who(context: &Context) -> String {
 }
 
 /// One name for one address, so that `localhost` and `127.0.0.1` share a listener.
-fn normalised(endpoint: &Endpoint) -> Endpoint {
+pub(super) fn normalised(endpoint: &Endpoint) -> Endpoint {
     if endpoint.host().eq_ignore_ascii_case("localhost") { Endpoint::new("127.0.0.1", endpoint.port()) } else { endpoint.clone() }
 }
 

@@ -3,5 +3,6 @@
 mod columns;
 mod contract;
 mod environments;
+mod memory;
 mod reload;
 mod support;

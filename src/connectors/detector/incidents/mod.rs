@@ -115,7 +115,7 @@ impl Incidents {
 
     /// Takes in what was found for one command.
     pub(super) fn take(&mut self, found: Found) -> Told {
-        let Found { mut anomalies, unusual, calls, until } = found;
+        let Found { mut anomalies, unusual, calls, until, .. } = found;
         let seen = anomalies.last().map(|a| a.window.end).max(until).unwrap_or_default();
         for call in &calls {
             self.state.graph.learn(call, seen);

@@ -1,5 +1,6 @@
 //! What several groups show in one bucket, until all of them have closed it.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 /// Buckets that wait for a source that is behind. Of more, the oldest is judged with what it has.
@@ -14,18 +15,18 @@ pub(super) struct Collector<T> {
     /// Buckets before this one are judged.
     pub(super) next: u64,
     pub(super) pending: BTreeMap<u64, Vec<T>>,
-    /// The smallest horizon that was told since the last sweep.
-    horizon: Option<u64>,
+    /// The smallest horizon that was told since the last sweep: no part of what is learnt.
+    horizon: Cell<Option<u64>>,
 }
 
 impl<T> Collector<T> {
     pub(super) const fn new(next: u64, pending: BTreeMap<u64, Vec<T>>) -> Self {
-        Self { next, pending, horizon: None }
+        Self { next, pending, horizon: Cell::new(None) }
     }
 
     /// A group that takes part has closed all buckets before `horizon`, and no others.
-    pub(super) fn hold(&mut self, horizon: u64) {
-        self.horizon = Some(self.horizon.map_or(horizon, |least| least.min(horizon)));
+    pub(super) fn hold(&self, horizon: u64) {
+        self.horizon.set(Some(self.horizon.get().map_or(horizon, |least| least.min(horizon))));
     }
 
     /// What a group shows in a bucket; nothing where that is judged already.
@@ -37,17 +38,24 @@ impl<T> Collector<T> {
 
     /// The oldest bucket that all have closed; `None` ends the sweep.
     pub(super) fn due(&mut self) -> Option<(u64, Vec<T>)> {
-        let (&bucket, _) = self.pending.first_key_value()?;
-        if self.horizon.is_none_or(|horizon| bucket >= horizon) && self.pending.len() <= MOST_PENDING {
+        if !self.is_due() {
             return None;
         }
-        self.next = bucket + 1;
-        self.pending.pop_first()
+        let oldest = self.pending.pop_first()?;
+        self.next = oldest.0 + 1;
+        Some(oldest)
+    }
+
+    /// Whether there is such a bucket.
+    pub(super) fn is_due(&self) -> bool {
+        let closed = |bucket| self.horizon.get().is_some_and(|horizon| bucket < horizon);
+        let oldest = self.pending.first_key_value();
+        oldest.is_some_and(|(bucket, _)| closed(*bucket) || self.pending.len() > MOST_PENDING)
     }
 
     /// The sweep is over.
-    pub(super) const fn rest(&mut self) {
-        self.horizon = None;
+    pub(super) fn rest(&self) {
+        self.horizon.set(None);
     }
 }
 

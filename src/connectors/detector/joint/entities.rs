@@ -6,9 +6,10 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use detection::{Carrier, Channel, EntityFinding, MOST_CHANNELS, Parameters, Quantity, Verdict};
-use hashbrown::HashMap;
+use hashbrown::HashSet;
 
 use super::super::bucket::{Function, Taken};
+use super::super::checkpoint::Kept;
 use super::super::judged::Judged;
 use super::super::key::Key;
 use super::collector::Collector;
@@ -79,6 +80,8 @@ pub(super) struct Joint {
     pub(super) series: BTreeMap<(Key, Function), Series>,
     /// The number of the next series.
     pub(super) next: u32,
+    /// Groups that are gone while values of them wait: these are left out, or they would take a number for good.
+    pub(super) gone: HashSet<Key>,
 }
 
 /// What was found about an entity.
@@ -92,18 +95,23 @@ pub(super) struct Found {
 
 /// All entities of a shard.
 #[derive(Debug, Default)]
-pub(super) struct AllEntities(pub(super) HashMap<Whole, Joint>);
+pub(super) struct AllEntities(pub(super) Kept<Whole, Joint>);
 
 impl AllEntities {
     /// What a group of series shows; `horizon` as in [`Collector::hold`].
     pub(super) fn take(&mut self, key: &Key, horizon: u64, judged: &[Judged]) {
         let whole = Whole(Arc::clone(&key.entity));
-        let joint = match self.0.get_mut(&whole) {
-            Some(joint) => joint,
-            None if judged.is_empty() => return,
-            None => self.0.entry(whole).or_default(),
-        };
+        if judged.is_empty() {
+            if let Some(joint) = self.0.get(&whole) {
+                joint.collector.hold(horizon);
+            }
+            return;
+        }
+        let joint = self.0.change_or_add(whole);
         joint.collector.hold(horizon);
+        if joint.gone.remove(key) {
+            joint.collector.pending.values_mut().for_each(|shown| shown.retain(|s| s.key != *key));
+        }
         for Judged { bucket, taken, verdict, .. } in judged {
             let Verdict { point, alert, page, expected, lower, upper, surprises, .. } = *verdict;
             let bare = Verdict { point, alert, page, expected, lower, upper, surprises, ..Verdict::default() };
@@ -115,9 +123,11 @@ impl AllEntities {
     /// The series of `key` are forgotten, and the entity with its last one.
     pub(super) fn forget(&mut self, key: &Key) {
         let whole = Whole(Arc::clone(&key.entity));
-        let Some(joint) = self.0.get_mut(&whole) else { return };
+        let Some(joint) = self.0.change(&whole) else { return };
         joint.series.retain(|(other, _), _| other != key);
-        if joint.series.is_empty() {
+        if !joint.collector.pending.is_empty() {
+            joint.gone.insert(key.clone());
+        } else if joint.series.is_empty() {
             self.0.remove(&whole);
         }
     }
@@ -125,12 +135,19 @@ impl AllEntities {
     /// Judges what all series have closed.
     pub(super) fn judge(&mut self, settings: &Settings, events: &mut Events) -> Vec<Found> {
         let mut found = Vec::new();
-        for (whole, joint) in &mut self.0 {
-            while let Some((bucket, shown)) = joint.collector.due() {
+        self.0.retain(|whole, joint| {
+            while joint.collector.is_due() {
+                let joint = joint.change();
+                let Some((bucket, shown)) = joint.collector.due() else { break };
                 found.extend(joint.judge(&whole.0, bucket, shown, settings, events));
             }
             joint.collector.rest();
-        }
+            if joint.collector.pending.is_empty() && !joint.gone.is_empty() {
+                joint.change().gone = HashSet::new();
+            }
+            // Else its last series went while values of it waited.
+            !joint.series.is_empty() || !joint.collector.pending.is_empty()
+        });
         found
     }
 }
@@ -156,6 +173,7 @@ impl Joint {
         settings: &Settings,
         events: &mut Events,
     ) -> Option<Found> {
+        shown.retain(|s| !self.gone.contains(&s.key));
         // The same order, and the same numbers, whichever group was closed first.
         shown.sort_by(|a, b| (&a.key, a.taken.function).cmp(&(&b.key, b.taken.function)));
         let numbered: Vec<(u32, &Shown)> = shown.iter().filter_map(|s| Some((self.number(s, bucket, events)?, s))).collect();

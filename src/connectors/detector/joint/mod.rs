@@ -22,8 +22,9 @@ use detection::{Parameters, PeerParameters};
 pub(super) use self::config::{Entities, Model, Peers};
 use self::entities::AllEntities;
 use self::siblings::AllSiblings;
-pub(super) use self::state::Saved;
+pub(super) use self::state::{SavedEntity, SavedSiblings};
 use super::anomaly::Finder;
+use super::checkpoint::{Kind, Owing};
 use super::judged::Judged;
 use super::key::Key;
 use crate::model::{Anomaly, UnixNanos};
@@ -76,6 +77,11 @@ pub(super) struct Stage {
 }
 
 impl Stage {
+    /// All that is learnt, as checkpoints want it.
+    pub(super) fn owing(&mut self) -> [(Kind, &mut dyn Owing); 2] {
+        [(Kind::Siblings, &mut self.siblings.0), (Kind::Entities, &mut self.entities.0)]
+    }
+
     /// What the series of `key` show, whose buckets before `horizon` are closed.
     pub(super) fn take(&mut self, key: &Key, horizon: u64, judged: &[Judged], settings: &Settings) {
         if settings.entities {
@@ -86,16 +92,29 @@ impl Stage {
         }
     }
 
-    /// The series of `key` are forgotten; their last data was in `bucket`.
-    pub(super) fn forget(&mut self, key: &Key, bucket: u64) {
+    /// The series of `key` are there.
+    pub(super) fn join(&mut self, key: &Key, settings: &Settings) {
+        if settings.peers.is_some() {
+            self.siblings.join(key);
+        }
+    }
+
+    /// The series of `key` are gone.
+    pub(super) fn forget(&mut self, key: &Key) {
         self.entities.forget(key);
-        self.siblings.forget(key, bucket);
+        self.siblings.forget(key);
     }
 
     /// How many entities and groups of siblings there are.
     #[cfg(test)]
     pub(super) fn held(&self) -> usize {
         self.entities.0.len() + self.siblings.0.len()
+    }
+
+    /// How many groups of siblings have learnt something.
+    #[cfg(test)]
+    pub(super) fn learnt_siblings(&self) -> usize {
+        self.siblings.0.iter().filter(|(_, group)| group.learnt.groups.iter().any(Option::is_some)).count()
     }
 
     /// Judges all buckets that are closed by all who take part.

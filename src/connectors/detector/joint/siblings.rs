@@ -1,14 +1,15 @@
 //! The instances of one metric, compared with each other.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use detection::{MAX_PEERS, PeerFinding, PeerGroup, PeerValue};
-use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
 use super::super::bucket::{Function, Taken};
+use super::super::checkpoint::Kept;
 use super::super::judged::Judged;
 use super::super::key::Key;
 use super::collector::Collector;
@@ -61,6 +62,8 @@ pub(super) struct Shown {
 /// The siblings of one metric.
 #[derive(Debug, Default)]
 pub(super) struct Group {
+    /// How many instances there are: no part of what is learnt.
+    members: Cell<usize>,
     pub(super) collector: Collector<Shown>,
     /// What is learnt: one per function, from the first bucket on that has enough instances.
     pub(super) learnt: Learnt,
@@ -86,20 +89,41 @@ pub(super) struct Found {
 
 /// All groups of siblings of a shard.
 #[derive(Debug, Default)]
-pub(super) struct AllSiblings(pub(super) HashMap<Siblings, Group>);
+pub(super) struct AllSiblings(pub(super) Kept<Siblings, Group>);
 
 impl AllSiblings {
+    /// An instance is there.
+    pub(super) fn join(&mut self, key: &Key) {
+        if key.entity.instance.is_none() {
+            return;
+        }
+        let siblings = Siblings(key.clone());
+        let group = match self.0.get(&siblings) {
+            Some(group) => group,
+            None => self.0.change_or_add(siblings),
+        };
+        group.members.set(group.members.get() + 1);
+    }
+
+    /// Puts back what was saved of a group.
+    pub(super) fn restore(&mut self, siblings: Siblings, collector: Collector<Shown>, learnt: Learnt) {
+        let group = self.0.change_or_add(siblings);
+        (group.collector, group.learnt) = (collector, learnt);
+    }
+
     /// What a group of series shows; `horizon` as in [`Collector::hold`].
     pub(super) fn take(&mut self, key: &Key, horizon: u64, judged: &[Judged]) {
         if key.entity.instance.is_none() {
             return;
         }
         let siblings = Siblings(key.clone());
-        let group = match self.0.get_mut(&siblings) {
-            Some(group) => group,
-            None if judged.is_empty() => return,
-            None => self.0.entry(siblings).or_default(),
-        };
+        if judged.is_empty() {
+            if let Some(group) = self.0.get(&siblings) {
+                group.collector.hold(horizon);
+            }
+            return;
+        }
+        let group = self.0.change_or_add(siblings);
         group.collector.hold(horizon);
         for Judged { bucket, taken, verdict, .. } in judged {
             let place = key.kind.functions().iter().position(|f| *f == taken.function);
@@ -116,19 +140,27 @@ impl AllSiblings {
     /// Judges what all have closed.
     pub(super) fn judge(&mut self, settings: &Settings, events: &mut Events) -> Vec<Found> {
         let mut found = Vec::new();
-        for (siblings, group) in &mut self.0 {
-            while let Some((bucket, shown)) = group.collector.due() {
+        self.0.retain(|siblings, group| {
+            while group.collector.is_due() {
+                let group = group.change();
+                let Some((bucket, shown)) = group.collector.due() else { break };
                 group.learnt.judge(siblings, bucket, shown, settings, events, &mut found);
             }
             group.collector.rest();
-        }
+            true
+        });
         found
     }
 
-    /// The series of `key` are forgotten, whose last data was in `bucket`: so are its siblings, if it was the last.
-    pub(super) fn forget(&mut self, key: &Key, bucket: u64) {
+    /// An instance is gone; the last one takes with it what was learnt.
+    pub(super) fn forget(&mut self, key: &Key) {
+        if key.entity.instance.is_none() {
+            return;
+        }
         let siblings = Siblings(key.clone());
-        if self.0.get(&siblings).is_some_and(|group| group.learnt.last <= bucket) {
+        let Some(group) = self.0.get(&siblings) else { return };
+        group.members.set(group.members.get().saturating_sub(1));
+        if group.members.get() == 0 {
             self.0.remove(&siblings);
         }
     }

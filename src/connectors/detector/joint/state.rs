@@ -1,12 +1,15 @@
 //! What is learnt jointly, as it is saved.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use detection::{COMPONENTS, Verdict};
+use hashbrown::HashSet;
 use serde::{Deserialize, Serialize};
 
 use super::super::bucket::{Function, Taken};
+use super::super::checkpoint::{Buffer, Record};
 use super::super::key::Key;
 use super::super::state::SavedKey;
 use super::Stage;
@@ -15,22 +18,13 @@ use super::entities::{self, Joint, Series, Whole};
 use super::siblings::{Group, Learnt, Shown, Siblings};
 use crate::model::{Entity, SpanKind};
 
-/// What one group of siblings or one entity has learnt.
-#[derive(Serialize, Deserialize)]
-pub(in super::super) enum Saved {
-    /// Of siblings.
-    Siblings(SavedSiblings),
-    /// Of an entity.
-    Entity(SavedEntity),
-}
-
 /// The series of one entity.
 #[derive(Serialize, Deserialize)]
-pub(in super::super) struct SavedEntity {
+pub(in super::super) struct SavedEntity<'a> {
     who: SavedWhole,
     next: u64,
     pending: Vec<(u64, Vec<SavedValue>)>,
-    learnt: Option<Box<detection::Entity>>,
+    learnt: Cow<'a, Option<Box<detection::Entity>>>,
     series: Vec<(SavedKey, Function, u32, Option<u64>)>,
     next_index: u32,
 }
@@ -61,12 +55,12 @@ struct SavedValue {
 
 /// The siblings of one metric.
 #[derive(Serialize, Deserialize)]
-pub(in super::super) struct SavedSiblings {
+pub(in super::super) struct SavedSiblings<'a> {
     /// Without instance.
     key: SavedKey,
     next: u64,
     pending: Vec<(u64, Vec<SavedShown>)>,
-    learnt: Learnt,
+    learnt: Cow<'a, Learnt>,
 }
 
 #[derive(Serialize, Deserialize, PartialEq, PartialOrd)]
@@ -79,40 +73,50 @@ struct SavedShown {
 }
 
 impl Stage {
-    /// All that is learnt, in an order of its own.
-    pub(in super::super) fn saved(&self) -> Vec<Saved> {
-        let mut siblings: Vec<(Key, &Group)> =
-            self.siblings.0.iter().map(|(siblings, group)| (nameless(siblings), group)).collect();
-        siblings.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        let siblings = siblings.into_iter().map(|(key, group)| Saved::Siblings(SavedSiblings::new(&key, group)));
-        let bare = |whole: &Whole| Entity { attributes: Vec::new(), ..Entity::clone(&whole.0) };
-        let mut entities: Vec<(Entity, &Joint)> = self.entities.0.iter().map(|(whole, joint)| (bare(whole), joint)).collect();
-        entities.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        siblings.chain(entities.into_iter().map(|(entity, joint)| Saved::Entity(SavedEntity::new(entity, joint)))).collect()
+    /// Puts back siblings.
+    pub(in super::super) fn restore_siblings(&mut self, saved: SavedSiblings<'_>) {
+        let (siblings, collector, learnt) = saved.into_parts();
+        self.siblings.restore(siblings, collector, learnt);
     }
 
-    /// Puts back what was saved.
-    pub(in super::super) fn restore(&mut self, saved: Saved) {
-        match saved {
-            Saved::Siblings(saved) => {
-                let (siblings, group) = saved.into_group();
-                self.siblings.0.insert(siblings, group);
-            }
-            Saved::Entity(saved) => {
-                let (whole, joint) = saved.into_joint();
-                self.entities.0.insert(whole, joint);
-            }
-        }
+    /// Puts back an entity.
+    pub(in super::super) fn restore_entity(&mut self, saved: SavedEntity<'_>) {
+        let (whole, joint) = saved.into_joint();
+        self.entities.0.insert(whole, joint);
     }
 }
 
-impl Saved {
-    /// Whose it is.
-    pub(in super::super) fn entity(&self) -> Entity {
-        match self {
-            Self::Siblings(saved) => saved.key.entity(),
-            Self::Entity(saved) => saved.who.clone().into_entity(),
-        }
+impl Record<Siblings> for Group {
+    /// All of it changes together.
+    type Front = Self;
+
+    fn front(&mut self) -> &mut Self {
+        self
+    }
+
+    fn write_front(&self, key: &Siblings, buffer: &mut Buffer) -> postcard::Result<()> {
+        buffer.write(&SavedSiblings::new(&nameless(key), self))
+    }
+
+    fn write_rest(&self, _: &Siblings, _: &mut Buffer) -> postcard::Result<()> {
+        Ok(())
+    }
+}
+
+impl Record<Whole> for Joint {
+    /// All of it changes together.
+    type Front = Self;
+
+    fn front(&mut self) -> &mut Self {
+        self
+    }
+
+    fn write_front(&self, key: &Whole, buffer: &mut Buffer) -> postcard::Result<()> {
+        buffer.write(&SavedEntity::new(Entity { attributes: Vec::new(), ..Entity::clone(&key.0) }, self))
+    }
+
+    fn write_rest(&self, _: &Whole, _: &mut Buffer) -> postcard::Result<()> {
+        Ok(())
     }
 }
 
@@ -122,8 +126,13 @@ fn nameless(siblings: &Siblings) -> Key {
     siblings.member(Arc::new(Entity { instance: None, ..Entity::clone(entity) }))
 }
 
-impl SavedSiblings {
-    fn new(key: &Key, group: &Group) -> Self {
+impl<'a> SavedSiblings<'a> {
+    /// Whose it is.
+    pub(in super::super) fn entity(&self) -> Entity {
+        self.key.entity()
+    }
+
+    fn new(key: &Key, group: &'a Group) -> Self {
         let pending = group.collector.pending.iter().map(|(bucket, shown)| {
             let mut all: Vec<SavedShown> = shown
                 .iter()
@@ -138,10 +147,15 @@ impl SavedSiblings {
             all.sort_by(|a, b| a.function.cmp(&b.function).then_with(|| a.instance.cmp(&b.instance)));
             (*bucket, all)
         });
-        Self { key: SavedKey::new(key), next: group.collector.next, pending: pending.collect(), learnt: group.learnt.clone() }
+        Self {
+            key: SavedKey::new(key),
+            next: group.collector.next,
+            pending: pending.collect(),
+            learnt: Cow::Borrowed(&group.learnt),
+        }
     }
 
-    fn into_group(self) -> (Siblings, Group) {
+    fn into_parts(self) -> (Siblings, Collector<Shown>, Learnt) {
         let key = self.key.into_key();
         let shown = |s: SavedShown| Shown {
             entity: Arc::new(Entity { instance: s.instance, ..Entity::clone(&key.entity) }),
@@ -152,14 +166,19 @@ impl SavedSiblings {
         };
         let pending = self.pending.into_iter().map(|(bucket, all)| (bucket, all.into_iter().map(shown).collect()));
         let collector = Collector::new(self.next, pending.collect());
-        (Siblings(key), Group { collector, learnt: self.learnt })
+        (Siblings(key), collector, self.learnt.into_owned())
     }
 }
 
-impl SavedEntity {
-    fn new(entity: Entity, joint: &Joint) -> Self {
+impl<'a> SavedEntity<'a> {
+    /// Whose it is.
+    pub(in super::super) fn entity(&self) -> Entity {
+        self.who.clone().into_entity()
+    }
+
+    fn new(entity: Entity, joint: &'a Joint) -> Self {
         let pending = joint.collector.pending.iter().map(|(bucket, shown)| {
-            let mut all: Vec<&entities::Shown> = shown.iter().collect();
+            let mut all: Vec<&entities::Shown> = shown.iter().filter(|s| !joint.gone.contains(&s.key)).collect();
             all.sort_by(|a, b| (&a.key, a.taken.function).cmp(&(&b.key, b.taken.function)));
             (*bucket, all.into_iter().map(SavedValue::new).collect())
         });
@@ -169,7 +188,7 @@ impl SavedEntity {
             who: SavedWhole { service, instance, operation, kind },
             next: joint.collector.next,
             pending: pending.collect(),
-            learnt: joint.learnt.clone(),
+            learnt: Cow::Borrowed(&joint.learnt),
             series: series.collect(),
             next_index: joint.next,
         }
@@ -185,9 +204,10 @@ impl SavedEntity {
             self.series.into_iter().map(|(key, function, index, found)| ((key.into_key(), function), Series { index, found }));
         let joint = Joint {
             collector: Collector::new(self.next, pending),
-            learnt: self.learnt,
+            learnt: self.learnt.into_owned(),
             series: series.collect(),
             next: self.next_index,
+            gone: HashSet::new(),
         };
         (Whole(Arc::new(self.who.into_entity())), joint)
     }

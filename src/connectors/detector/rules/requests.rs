@@ -92,6 +92,14 @@ pub(in super::super) enum Part {
 }
 
 impl Request {
+    /// Whether it changes something; else it only asks.
+    pub(in super::super) const fn changes(&self) -> bool {
+        match self {
+            Self::Series(_) | Self::Mutes(_) => false,
+            Self::Mute { .. } | Self::Unmute(_) | Self::Feedback { .. } => true,
+        }
+    }
+
     /// Understands a request; the clock shows `now`.
     pub(in super::super) fn read(subject: &str, body: Value, now: UnixNanos) -> Result<Self, Refusal> {
         match subject {
@@ -199,19 +207,24 @@ fn series(core: &Core, filter: &Filter) -> Part {
 fn feedback(core: &mut Core, anomaly: &str, said: Said) -> Option<(String, bool)> {
     let bucket = core.settings.timing.bucket;
     let finder = Finder { environment: &core.settings.environment, name: &core.settings.name, bucket };
-    for (key, group) in &mut core.groups {
-        for (function, series) in key.kind.functions().iter().zip(group.series_mut()) {
-            let Some(series) = series.as_deref_mut() else { continue };
+    let mut found = None;
+    'groups: for (key, group) in core.groups.iter() {
+        for (place, function) in key.kind.functions().iter().enumerate() {
+            let Some(series) = group.series_at(place) else { continue };
             let is_meant = |time: f64| {
                 // Whole buckets: a float holds their seconds exactly.
                 let start = UnixNanos::from_secs(time as u64);
                 finder.id("", key, function.as_str(), Some(Window { start, end: start.plus(bucket) })) == anomaly
             };
-            let Some(time) = series.recent().map(detection::Lesson::time).find(|time| is_meant(*time)) else { continue };
-            return Some((matching::series(key, *function), apply(series, time, said)));
+            if let Some(time) = series.recent().map(detection::Lesson::time).find(|time| is_meant(*time)) {
+                found = Some((key.clone(), place, *function, time));
+                break 'groups;
+            }
         }
     }
-    None
+    let (key, place, function, time) = found?;
+    let series = core.groups.change(&key)?.series_mut(place)?;
+    Some((matching::series(&key, function), apply(series, time, said)))
 }
 
 fn apply(series: &mut Series, time: f64, said: Said) -> bool {

@@ -24,20 +24,34 @@ impl Ran {
     }
 }
 
+/// What survives a restart.
+pub(super) struct Disk {
+    pub(super) storage: Arc<MemoryStorage>,
+    pub(super) files: SimFiles,
+}
+
+impl Default for Disk {
+    fn default() -> Self {
+        Self { storage: Arc::default(), files: SimFiles::new(7) }
+    }
+}
+
 /// Runs the connector over `payloads` to its end.
-async fn run(storage: &Arc<MemoryStorage>, shards: u64, now: u64, payloads: Vec<Payload>) -> Ran {
-    run_with(serde_json::json!({ "shards": shards, "warmup": 240, "threshold": 1.5 }), storage, now, payloads).await
+async fn run(disk: &Arc<Disk>, shards: u64, now: u64, payloads: Vec<Payload>) -> Ran {
+    run_with(serde_json::json!({ "shards": shards, "warmup": 240, "threshold": 1.5 }), disk, now, payloads).await
 }
 
 /// As [`run`], with any configuration.
-pub(super) async fn run_with(config: serde_json::Value, storage: &Arc<MemoryStorage>, now: u64, payloads: Vec<Payload>) -> Ran {
+pub(super) async fn run_with(config: serde_json::Value, disk: &Arc<Disk>, now: u64, payloads: Vec<Payload>) -> Ran {
     let counters = Arc::new(Counters::default());
     let services = Services {
         clock: Arc::new(ManualClock::new(UnixNanos::from_secs(now))),
-        storage: Arc::clone(storage) as Arc<dyn Storage>,
-        data_dir: std::path::PathBuf::new(),
+        storage: Arc::clone(&disk.storage) as Arc<dyn Storage>,
+        data_dir: "data".into(),
+        files: Some(Arc::new(disk.files.clone())),
         registry: Registry::default(),
         queue_capacity: 4,
+        ..Services::in_memory()
     };
     let context = Context {
         environment: environment(),
@@ -49,7 +63,8 @@ pub(super) async fn run_with(config: serde_json::Value, storage: &Arc<MemoryStor
     };
     let Make::Connector(make) = super::super::FACTORY.make else { panic!("a connector") };
     assert_eq!(super::super::FACTORY.class(), Class::Connector);
-    let detector = make(Instance { config, context }).map_err(|e| e.to_string()).unwrap();
+    let mut detector = make(Instance { config, context }).map_err(|e| e.to_string()).unwrap();
+    detector.start().await.unwrap();
     let (edge, input) = Input::queue(4, Arc::clone(&counters));
     let behind = Arc::new(Counters::default());
     let (target, mut anomalies) = Input::queue(1, Arc::clone(&behind));
@@ -105,10 +120,10 @@ async fn the_connector_finds_what_the_core_finds_and_accounts_for_everything() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_learnt_survives_a_restart_with_another_number_of_shards() {
     let now = BEGIN + 400 * 86_400;
-    let storage = Arc::new(MemoryStorage::default());
-    let first = run(&storage, 2, now, payloads(0, 100)).await;
-    let second = run(&storage, 3, now, payloads(100, FAULT)).await;
-    let third = run(&storage, 1, now, payloads(FAULT, LONG)).await;
+    let disk = Arc::new(Disk::default());
+    let first = run(&disk, 2, now, payloads(0, 100)).await;
+    let second = run(&disk, 3, now, payloads(100, FAULT)).await;
+    let third = run(&disk, 1, now, payloads(FAULT, LONG)).await;
     assert!(first.anomalies.is_empty() && second.anomalies.is_empty());
     let through = run(&Arc::default(), 2, now, payloads(0, LONG)).await;
     assert_eq!(third.anomalies, through.anomalies, "no warming up again, and the same ids");
@@ -125,6 +140,7 @@ async fn questions_are_answered_by_all_shards_between_two_feeds() {
         data_dir: std::path::PathBuf::new(),
         registry: registry.clone(),
         queue_capacity: 4,
+        ..Services::in_memory()
     };
     let counters = Arc::new(Counters::default());
     let context = Context {
@@ -136,7 +152,8 @@ async fn questions_are_answered_by_all_shards_between_two_feeds() {
         services,
     };
     let Make::Connector(make) = super::super::FACTORY.make else { panic!("a connector") };
-    let detector = make(Instance { config: serde_json::json!({ "shards": 3 }), context }).map_err(|e| e.to_string()).unwrap();
+    let mut detector = make(Instance { config: serde_json::json!({ "shards": 3 }), context }).map_err(|e| e.to_string()).unwrap();
+    detector.start().await.unwrap();
     let (edge, input) = Input::queue(4, counters);
     let ask = async move {
         let output = Output::new(vec![edge]);
@@ -192,11 +209,11 @@ async fn a_fault_is_one_incident_that_survives_a_restart_in_the_middle() {
     assert!(through.anomalies.iter().all(|a| a.incident.as_ref().is_some_and(|i| ids.contains(i.id.as_str()))));
     assert_eq!(through.incidents[0].lead.service, "checkout");
 
-    let storage = Arc::new(MemoryStorage::default());
+    let disk = Arc::new(Disk::default());
     let mut first = repaired();
     let second = first.split_off(((FAULT + 4) * 6) as usize);
-    let before = run(&storage, 2, now, first).await;
-    let after = run(&storage, 1, now, second).await;
+    let before = run(&disk, 2, now, first).await;
+    let after = run(&disk, 1, now, second).await;
     let pieces: Vec<Incident> = before.incidents.into_iter().chain(after.incidents).collect();
     assert_eq!(pieces, through.incidents);
 }

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::super::model::ModelConfig;
-use super::connector::{payloads, run_with};
+use super::connector::{Disk, payloads, run_with};
 use super::*;
 use crate::config::ModelType;
 
@@ -48,12 +48,12 @@ async fn each_model_finds_the_fault_and_signs_for_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn forests_and_their_versions_survive_a_restart_into_other_shards() {
-    let storage = Arc::new(MemoryStorage::default());
+    let disk = Arc::new(Disk::default());
     let whole = run_with(written("isolation_forest", 1), &Arc::default(), NOW, payloads(0, LONG)).await;
     // The first stop is while the first forests are being trained.
-    run_with(written("isolation_forest", 2), &storage, NOW, payloads(0, 204)).await;
-    run_with(written("isolation_forest", 3), &storage, NOW, payloads(204, FAULT)).await;
-    let rest = run_with(written("isolation_forest", 1), &storage, NOW, payloads(FAULT, LONG)).await;
+    run_with(written("isolation_forest", 2), &disk, NOW, payloads(0, 204)).await;
+    run_with(written("isolation_forest", 3), &disk, NOW, payloads(204, FAULT)).await;
+    let rest = run_with(written("isolation_forest", 1), &disk, NOW, payloads(FAULT, LONG)).await;
     assert!(!rest.anomalies.is_empty());
     assert_eq!(rest.anomalies, whole.anomalies);
 }

@@ -289,16 +289,20 @@ fn what_cannot_be_used_is_dropped_with_its_reason() {
 fn a_state_that_does_not_fit_is_refused_with_the_reason() {
     let mut bench = Bench::new(&config(), 1, LATER);
     bench.play(&minutes(0, 3, LONG));
-    let storage = bench.save();
-    let place = place_of("production", "detector");
-    let wider = settings(&Config { bucket: short(300), ..config() });
-    let error = state::load(&storage, &place, &[wider], UnixNanos(0)).unwrap_err().to_string();
-    insta::assert_snapshot!(error, @"it was learnt in buckets of 60 s, and `bucket` is now 300 s");
-    crate::storage::Storage::put(&storage, &[("detector/production/detector/0/0", b"\x02garbage")]).unwrap();
-    let error = state::load(&storage, &place, &[settings(&config())], UnixNanos(0)).unwrap_err().to_string();
-    assert!(error.starts_with("`detector/production/detector/0/0` cannot be read: "), "{error}");
-    let (cores, header) = state::load(&storage, &place_of("staging", "detector"), &[settings(&config())], UnixNanos(0)).unwrap();
-    assert!(header.is_none() && cores[0].series() == 0, "another environment has a state of its own");
+    let chunks = bench.save();
+    let load = |chunks: Chunks, config: Config| {
+        checkpoint::load(chunks.into_iter().map(Ok), &[settings(&config)]).map(drop).unwrap_err().to_string()
+    };
+    let wider = load(chunks.clone(), Config { bucket: short(300), ..config() });
+    insta::assert_snapshot!(wider, @"it was learnt in buckets of 60 s, and `bucket` is now 300 s");
+    let mut garbage = chunks.clone();
+    garbage.last_mut().unwrap().1 = b"\x02garbage".to_vec();
+    insta::assert_snapshot!(load(garbage, config()), @"what was learnt cannot be decoded: Found an Option discriminant that wasn't 0 or 1");
+    let mut unknown = chunks.clone();
+    unknown.push((77, Vec::new()));
+    insta::assert_snapshot!(load(unknown, config()), @"what was learnt cannot be decoded: a chunk is of the unknown kind 77");
+    let headless = chunks[1..].to_vec();
+    insta::assert_snapshot!(load(headless, config()), @"what was learnt cannot be decoded: it has no head");
 }
 
 #[test]

@@ -26,8 +26,8 @@ use crate::model::{
     Value as Attribute,
 };
 use crate::pipeline::{
-    ComponentId, Context, Counters, Counts, Delivery, Health, Input, Instance, Listeners as _, ManualClock, Origin, Output,
-    Outputs, ReceiverInstance, Registry, Services,
+    ComponentId, Context, Counters, Counts, Delivery, Health, Input, Instance, Listeners as _, ManualClock, Memory, Origin,
+    Output, Outputs, ReceiverInstance, Registry, Services,
 };
 use crate::storage::MemoryStorage;
 
@@ -370,6 +370,8 @@ pub(super) struct Running {
     pub(super) grpc: SocketAddr,
     pub(super) http: SocketAddr,
     pub(super) pipelines: Vec<Pipeline>,
+    pub(super) memory: Memory,
+    pub(super) healths: Vec<Health>,
     pub(super) shutdown: CancellationToken,
     pub(super) task: JoinHandle<()>,
 }
@@ -382,7 +384,9 @@ pub(super) fn instances(tenants: Vec<Tenant>) -> (Vec<ReceiverInstance>, Vec<Pip
         data_dir: "unused".into(),
         registry: Registry::default(),
         queue_capacity: 8,
+        ..Services::in_memory()
     };
+    services.registry.share_memory(Memory::new(Some(512 << 20)));
     let (mut instances, mut pipelines) = (Vec::new(), Vec::new());
     for tenant in tenants {
         let context = Context {
@@ -409,6 +413,9 @@ pub(super) fn instances(tenants: Vec<Tenant>) -> (Vec<ReceiverInstance>, Vec<Pip
 impl Running {
     pub(super) async fn start(tenants: Vec<Tenant>) -> Self {
         let (instances, pipelines, shutdown) = instances(tenants);
+        let of = |i: &ReceiverInstance| (i.instance.context.services.registry.memory(), i.instance.context.health.clone());
+        let (memories, healths): (Vec<Memory>, Vec<Health>) = instances.iter().map(of).unzip();
+        let memory = memories[0].clone();
         let mut otlp = Otlp::default();
         otlp.prepare(&instances).await.unwrap();
         otlp.serve(instances).await.unwrap();
@@ -419,7 +426,7 @@ impl Running {
             stop.cancelled().await;
             otlp.stop().await;
         });
-        Self { grpc, http, pipelines, shutdown, task }
+        Self { grpc, http, pipelines, memory, healths, shutdown, task }
     }
 
     pub(super) async fn one(name: &'static str) -> Self {
