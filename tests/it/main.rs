@@ -22,6 +22,7 @@ mod elasticsearch_receiver;
 mod environments;
 mod own_telemetry;
 mod quiet_series;
+mod reload;
 mod restart;
 mod same_series;
 mod servers;
