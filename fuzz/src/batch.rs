@@ -64,7 +64,8 @@ pub(crate) fn rows(batch: &Batch) -> Vec<String> {
             let row = |r: &anomalyd::model::Point| {
                 let metric = b.metrics.get(r.metric as usize);
                 assert!(metric.is_some(), "a point of metric {} of {}", r.metric, b.metrics.len());
-                let metric = metric.map(|m| format!("{:?} {:?} {:?}", t.text(m.name), t.text(m.unit), m.kind)).unwrap_or_default();
+                let metric =
+                    metric.map(|m| format!("{:?} {:?} {:?}", t.text(m.name), t.text(m.unit), m.kind)).unwrap_or_default();
                 let value = match &r.value {
                     PointValue::Number(v) => {
                         assert!(v.is_finite(), "a point of value {v}");

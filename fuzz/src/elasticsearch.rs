@@ -48,7 +48,8 @@ pub(crate) fn bulk(input: &[u8]) {
 
 /// The body of an answer that says no: the sentence about it stays short and on one line.
 pub(crate) fn error(input: &[u8]) {
-    let (status, body) = input.split_first_chunk::<2>().map_or((503, input), |(status, body)| (u16::from_be_bytes(*status), body));
+    let (status, body) =
+        input.split_first_chunk::<2>().map_or((503, input), |(status, body)| (u16::from_be_bytes(*status), body));
     let refusal = bounded(body.len(), EACH, FIXED, || Refusal::read(status, None, body));
     let text = refusal.to_string();
     assert!(text.chars().count() < 16_000, "{} characters about {} bytes", text.chars().count(), body.len());

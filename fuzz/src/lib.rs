@@ -9,10 +9,12 @@ mod batch;
 mod config;
 pub mod corpus;
 mod elasticsearch;
+mod files;
 mod memory;
 pub mod mutate;
 mod otlp;
 mod otlp_json;
+mod storage;
 
 /// One kind of input.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +37,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "elasticsearch_bulk", run: elasticsearch::bulk },
     Target { name: "elasticsearch_error", run: elasticsearch::error },
     Target { name: "config", run: config::run },
+    Target { name: "log", run: storage::log },
+    Target { name: "checkpoint", run: storage::checkpoint },
 ];
 
 /// The target called `name`.

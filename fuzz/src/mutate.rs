@@ -5,8 +5,18 @@ use fastrand::Rng;
 /// Longest input that is made.
 const LONGEST: usize = 16 << 10;
 /// Numbers at the edges of their types, as text.
-const NUMBERS: [&str; 10] =
-    ["0", "-1", "255", "65536", "-2147483649", "9223372036854775807", "9223372036854775808", "18446744073709551616", "1e308", "-0.0"];
+const NUMBERS: [&str; 10] = [
+    "0",
+    "-1",
+    "255",
+    "65536",
+    "-2147483649",
+    "9223372036854775807",
+    "9223372036854775808",
+    "18446744073709551616",
+    "1e308",
+    "-0.0",
+];
 /// Bytes that mean something in one format or another.
 const BYTES: [u8; 16] = [0, 1, 0x0a, 0x12, 0x7f, 0x80, 0xff, b'"', b'\\', b'{', b'}', b'[', b']', b':', b',', b'\n'];
 

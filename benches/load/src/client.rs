@@ -199,12 +199,7 @@ fn of_grpc(status: &tonic::Status, framed: &[u8]) -> Answer {
     let info = status.get_details_retry_info();
     let after = info.as_ref().and_then(|i| i.retry_delay);
     let retry = match status.code() {
-        Code::Cancelled
-        | Code::DeadlineExceeded
-        | Code::Aborted
-        | Code::OutOfRange
-        | Code::Unavailable
-        | Code::DataLoss => true,
+        Code::Cancelled | Code::DeadlineExceeded | Code::Aborted | Code::OutOfRange | Code::Unavailable | Code::DataLoss => true,
         Code::ResourceExhausted => info.is_some(),
         _ => false,
     };
@@ -235,7 +230,10 @@ mod tests {
         assert!(!retry(&grpc(Code::InvalidArgument)) && !retry(&grpc(Code::ResourceExhausted)));
         let details = ErrorDetails::with_retry_info(Some(Duration::from_secs(2)));
         let limited = of_grpc(&tonic::Status::with_error_details(Code::ResourceExhausted, "later", details), b"");
-        assert!(matches!(limited, Answer::Refused { retry: true, after: Some(after), .. } if after.as_secs() == 2), "{limited:?}");
+        assert!(
+            matches!(limited, Answer::Refused { retry: true, after: Some(after), .. } if after.as_secs() == 2),
+            "{limited:?}"
+        );
         let http = |status| of_http(status, &HeaderMap::new(), b"");
         assert!(retry(&http(StatusCode::SERVICE_UNAVAILABLE)) && retry(&http(StatusCode::TOO_MANY_REQUESTS)));
         assert!(!retry(&http(StatusCode::BAD_REQUEST)) && !retry(&http(StatusCode::INTERNAL_SERVER_ERROR)));

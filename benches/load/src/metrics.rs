@@ -177,7 +177,9 @@ pub async fn get(address: &str, path: &str) -> Result<(u16, String), Error> {
         connection.abort();
         Ok((status, String::from_utf8_lossy(&body).into_owned()))
     };
-    tokio::time::timeout(Duration::from_secs(5), call).await.map_err(|_| format!("http://{address}{path}: no answer within 5 s"))?
+    tokio::time::timeout(Duration::from_secs(5), call)
+        .await
+        .map_err(|_| format!("http://{address}{path}: no answer within 5 s"))?
 }
 
 /// The accounts as of now.

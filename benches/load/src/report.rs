@@ -102,7 +102,10 @@ impl Report {
             row("data folder", mib(disk));
         }
         row("sent", grouped(t.sent));
-        row("acknowledged", format!("{} (of these given up by a partial success: {})", grouped(t.acknowledged), grouped(t.rejected)));
+        row(
+            "acknowledged",
+            format!("{} (of these given up by a partial success: {})", grouped(t.acknowledged), grouped(t.rejected)),
+        );
         for (code, records) in &t.refused {
             let for_good = if t.refused_for_good.contains_key(code) { "not to be sent again" } else { "to be sent again" };
             let said = t.said.get(code).map(String::as_str).unwrap_or_default();
@@ -121,7 +124,9 @@ impl Report {
             let _ = writeln!(out, "FAILED: {problem}");
         }
         if self.passed() {
-            out.push_str("passed: at every edge received = sent + dropped + in flight, and what was acknowledged is there once\n");
+            out.push_str(
+                "passed: at every edge received = sent + dropped + in flight, and what was acknowledged is there once\n",
+            );
         }
         out
     }
@@ -130,9 +135,7 @@ impl Report {
     #[must_use]
     pub fn json(&self) -> Value {
         let t = &self.tally;
-        let times = |h: &Histogram<u64>| {
-            json!({ "p50": ms(h, 0.5), "p90": ms(h, 0.9), "p99": ms(h, 0.99), "max": h.max() as f64 / 1000.0 })
-        };
+        let times = |h: &Histogram<u64>| json!({ "p50": ms(h, 0.5), "p90": ms(h, 0.9), "p99": ms(h, 0.99), "max": h.max() as f64 / 1000.0 });
         let v = &self.verdict;
         let dropped: Vec<Value> =
             v.dropped.iter().map(|(who, reason, n)| json!({ "component": who, "reason": reason, "records": n })).collect();

@@ -174,7 +174,8 @@ impl Run {
             state.tally.sent += records;
             return Next::Send(job);
         }
-        if due >= end && state.waiting.is_empty() && state.in_flight == 0 || now >= end && again.is_none() && state.in_flight == 0 {
+        if due >= end && state.waiting.is_empty() && state.in_flight == 0 || now >= end && again.is_none() && state.in_flight == 0
+        {
             return Next::Done;
         }
         // A call in flight may be refused and come again, so nobody waits for long.

@@ -39,6 +39,7 @@ use self::checkpoint::Outcome;
 pub use self::config::Config;
 pub use self::incidents::{AlertsConfig, IncidentsConfig, Per};
 use self::journal::{Checkpointing, Machine, Recovered, Recovery, Schedule, Started, Work, Writer};
+pub use self::journal::{Replayed, replay};
 pub use self::rules::{Amount, Deployments, Direction, Maintenance, Match, Rule};
 use self::teller::Sink;
 use self::warmup::Learning;
@@ -183,6 +184,7 @@ impl Connector for Detector {
             Checkpointing { schedule, reports: reports.clone(), newest: all.list().ok().and_then(|all| all.first().copied()) }
         });
         drop(reports);
+        self.context.counters.gauge("series_limit", self.config.max_series as f64);
         let writer = Writer::new(self.context.clone(), feeder, log, self.started.clone(), checkpoints);
         let (work, works) = mpsc::channel(WAITING);
         let writing = tokio::task::spawn_blocking(move || writer.run(works));

@@ -71,60 +71,41 @@ impl Shared {
             }
         }
         tracing::info!(environment = %self.context.environment, component = %self.context.id, ?done, "dead letters are sent again");
-        if done.full {
-            *done.stay.entry("the outbox is full".to_owned()).or_default() += 0;
-        }
         Ok(json!({ "resent": done.resent, "stay": done.stay, "more": more && !done.full && !done.resent.is_empty() }))
     }
 
     /// Puts the findings of one file into the outbox, and removes them from the file once they are there.
     fn resend_file(&self, file: &Path, target: &Arc<str>, done: &mut Resent) -> io::Result<()> {
         let rest_path = file.with_extension("rest");
-        let mut rest = io::BufWriter::new(std::fs::File::create(&rest_path)?);
-        let (mut together, mut lines) = (Findings::default(), Vec::new());
-        let mut stays = 0u64;
-        let mut stay = |line: &[u8], why: &str, done: &mut Resent| {
-            *done.stay.entry(why.to_owned()).or_default() += 1;
-            stays += 1;
-            rest.write_all(line).and_then(|()| rest.write_all(b"\n"))
-        };
-        let put = |together: &mut Findings, lines: &mut Vec<Vec<u8>>, done: &mut Resent| -> io::Result<Vec<Vec<u8>>> {
-            let findings = std::mem::take(together);
-            let lines = std::mem::take(lines);
-            if findings.is_empty() || self.put_again(target, &findings, done)? {
-                return Ok(Vec::new());
-            }
-            Ok(lines)
-        };
+        let mut rest = Rest { file: io::BufWriter::new(std::fs::File::create(&rest_path)?), lines: 0 };
+        let mut batch = Batch::default();
         for line in read_dead_letters(file)? {
             let (line, letter) = line?;
-            let found = letter.as_ref().filter(|letter| *letter.exporter == **target).map(DeadLetter::findings);
-            match found {
-                Some(Ok(found)) if !done.full => {
-                    // An event stands behind the anomalies that it is about.
-                    if !found.anomalies.is_empty() && !together.incidents.is_empty() || together.len() >= TOGETHER {
-                        for line in put(&mut together, &mut lines, done)? {
-                            stay(&line, "the outbox is full", done)?;
-                        }
-                    }
-                    together.anomalies.extend(found.anomalies);
-                    together.incidents.extend(found.incidents);
-                    lines.push(line);
+            let found = match letter.as_ref().map(|letter| (*letter.exporter == **target, letter.findings())) {
+                Some((true, Ok(found))) => found,
+                Some((false, _)) => {
+                    rest.keep(&line, "it is of another exporter", done)?;
+                    continue;
                 }
-                Some(Ok(_)) => stay(&line, "the outbox is full", done)?,
-                Some(Err(_)) => stay(&line, "it is no finding that can be read", done)?,
-                None if letter.is_some() => stay(&line, "it is of another exporter", done)?,
-                None => stay(&line, "it is no dead letter that can be read", done)?,
+                Some((true, Err(_))) | None => {
+                    rest.keep(&line, "it is no dead letter that can be read", done)?;
+                    continue;
+                }
+            };
+            // An event stands behind the anomalies that it is about.
+            let disorder = !found.anomalies.is_empty() && !batch.findings.incidents.is_empty();
+            if disorder || batch.lines.len() >= TOGETHER {
+                self.put_again(target, std::mem::take(&mut batch), &mut rest, done)?;
             }
+            batch.findings.anomalies.extend(found.anomalies);
+            batch.findings.incidents.extend(found.incidents);
+            batch.lines.push(line);
         }
-        for line in put(&mut together, &mut lines, done)? {
-            stay(&line, "the outbox is full", done)?;
-        }
-        rest.flush()?;
-        rest.get_ref().sync_all()?;
-        drop(rest);
+        self.put_again(target, batch, &mut rest, done)?;
+        rest.file.flush()?;
+        rest.file.get_ref().sync_all()?;
         lock(&self.log).sync().map_err(io::Error::other)?;
-        if stays == 0 {
+        if rest.lines == 0 {
             std::fs::remove_file(file)?;
             std::fs::remove_file(rest_path)
         } else {
@@ -132,24 +113,43 @@ impl Shared {
         }
     }
 
-    /// Puts findings into the outbox for one target; whether there was room.
-    fn put_again(&self, target: &Arc<str>, findings: &Findings, done: &mut Resent) -> io::Result<bool> {
+    /// Puts findings into the outbox for one target; where there is no room, they stay.
+    fn put_again(&self, target: &Arc<str>, batch: Batch, rest: &mut Rest, done: &mut Resent) -> io::Result<()> {
+        let Batch { findings, lines } = batch;
         let count = findings.len() as u64;
-        let header = Header { position: None, only: Some(Arc::clone(target)), at: self.now(), findings: count };
-        let record = encode(&header, findings)?;
-        if done.full {
-            return Ok(false);
-        }
-        match self.put(&header, &record, Full::Refuse) {
-            Ok(()) => {
-                *done.resent.entry(target.to_string()).or_default() += count;
-                Ok(true)
+        if count > 0 && !done.full {
+            let header = Header { position: None, only: Some(Arc::clone(target)), at: self.now(), findings: count };
+            match self.put(&header, &encode(&header, &findings)?, Full::Refuse) {
+                Ok(()) => {
+                    *done.resent.entry(target.to_string()).or_default() += count;
+                    return Ok(());
+                }
+                Err(NotPut::Full) => done.full = true,
+                Err(NotPut::Disk(error)) => return Err(io::Error::other(error)),
             }
-            Err(NotPut::Full) => {
-                done.full = true;
-                Ok(false)
-            }
-            Err(NotPut::Disk(error)) => Err(io::Error::other(error)),
         }
+        lines.iter().try_for_each(|line| rest.keep(line, "the outbox is full", done))
+    }
+}
+
+/// Dead letters that are put into the outbox together, and their lines.
+#[derive(Default)]
+struct Batch {
+    findings: Findings,
+    lines: Vec<Vec<u8>>,
+}
+
+/// What stays of a file.
+struct Rest {
+    file: io::BufWriter<std::fs::File>,
+    lines: u64,
+}
+
+impl Rest {
+    fn keep(&mut self, line: &[u8], why: &str, done: &mut Resent) -> io::Result<()> {
+        *done.stay.entry(why.to_owned()).or_default() += 1;
+        self.lines += 1;
+        self.file.write_all(line)?;
+        self.file.write_all(b"\n")
     }
 }

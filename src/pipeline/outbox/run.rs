@@ -186,7 +186,7 @@ impl Shared {
     }
 
     /// Cursors to disk, delivered records off it.
-    fn tidy(&self) -> Result<(), String> {
+    pub(super) fn tidy(&self) -> Result<(), String> {
         if self.save().map_err(|e| format!("cannot write the outbox's cursors: {e}"))? {
             self.trim(&mut lock(&self.log)).map_err(|e| e.to_string())?;
         }

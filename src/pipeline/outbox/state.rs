@@ -103,11 +103,16 @@ impl State {
         self.next = index + 1;
         self.last = self.last.max(header.position);
         for (name, target) in &mut self.targets {
-            if target.attached && target.wants(name, index, header) {
+            if !target.attached {
+                continue;
+            }
+            if target.wants(name, index, header) {
                 target.waiting += header.findings;
                 target.bytes += bytes;
-                target.wake.notify_one();
+            } else if target.cursor.next == index {
+                target.pass(index, header);
             }
+            target.wake.notify_one();
         }
     }
 

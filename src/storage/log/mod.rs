@@ -5,16 +5,28 @@
 //!
 //! | what is found | what happens |
 //! |---|---|
-//! | the last write torn, or zeros in its place (a power cut) | cut off; nobody was told that it is kept |
+//! | the last write torn, or zeros in its place (a power cut) | left out; nobody was told that it is kept |
 //! | bytes that changed after they were safe | stepped over; a copy of the segment goes to `set_aside/` |
 //! | a file in which no record can be read | moved to `set_aside/` |
 //! | a segment of a newer format version | moved to `set_aside/`, untouched |
 //! | a segment is missing | told; the ones after it are read |
-//! | a segment that was just begun, or a temporary file | removed |
+//! | an empty segment or an unfinished file | removed |
+//!
+//! A file that holds records is never changed but by appending, or by cutting off a write that has just failed. When the
+//! log is opened, a new segment is begun; it says from which index on the one before is void, and it begins with the last
+//! batch again, since what a killed process wrote may be known to the kernel's cache alone.
 //!
 //! Where it cannot be known how many records were in what was lost, as many indices are left out as there may have
 //! been, so that no index ever stands for two records.
+//!
+//! Why not an embedded engine: beside redb 4.5 and fjall 3.1 with one sync per batch (`compare.rs`), all are as slow as the
+//! disk's syncs, but of records of 135 kB this log writes 1.03 times their bytes and the engines 2.0 to 2.15 times (of 4 kB:
+//! 2.0 and 8.4), and in memory it takes 388 MB/s where they take 155 and 244 (of 4 kB: 297, 20 and 187). With the newest
+//! 100 MB kept it needs 144 MB of disk and they 514 and 511, since to trim is to remove a file. And no engine reads on
+//! behind damage and tells which records it cost, which is what this log is for.
 
+#[cfg(test)]
+mod compare;
 mod damage;
 mod format;
 #[cfg(test)]
@@ -35,7 +47,7 @@ pub use format::MAX_RECORD;
 pub use open::{Opened, Reason, SetAside};
 pub use reader::Reader;
 
-use self::format::{RECORD_HEADER, SEGMENT_HEADER, encode};
+use self::format::{INDICES, RECORD_HEADER, SEGMENT_HEADER, encode};
 use self::open::Recovered;
 use self::segments::{Segment, Segments};
 use super::{Files, StorageError};
@@ -226,6 +238,10 @@ impl Log {
         }
         if records.is_empty() {
             return Ok(self.next);
+        }
+        if self.next.saturating_add(records.len() as u64) > INDICES {
+            // Nobody writes so many; a file that somebody put here says so.
+            return Err(StorageError(format!("the log has given index {} and has no more", self.next)).into());
         }
         if !self.segments.is_sound() {
             self.sync()?;

@@ -16,6 +16,8 @@ use crate::storage::{Files, StorageError};
 
 /// So many unfinished writes are told apart.
 const MOST_HOLES: usize = 1024;
+/// So many files are in `set_aside/` before no more copies are made.
+const MOST_SET_ASIDE: usize = 16;
 const SET_ASIDE: &str = "set_aside";
 
 /// What was found when a log was opened.
@@ -92,6 +94,8 @@ pub(super) fn open(files: Arc<dyn Files>, folder: PathBuf) -> Result<Recovered, 
     for (name, length) in found {
         if let Some(first) = index_of(&name) {
             if let Some(follows) = recovery.usable(first, length) {
+                // No index before it is given again.
+                recovery.floor = 0;
                 all.push_back(Segment { first, follows, length });
             }
         } else if name.ends_with(UNFINISHED) {
@@ -189,6 +193,18 @@ impl Recovery {
 }
 
 impl Opened {
+    /// What somebody should know, in sentences; none when all is well.
+    pub fn sentences(&self) -> impl Iterator<Item = String> {
+        let unfinished = (self.unfinished > 0).then(|| {
+            format!(
+                "{} bytes of a write that was not finished are left out at the end of the log; nobody was told that they are kept",
+                self.unfinished
+            )
+        });
+        let set_aside = self.set_aside.iter().map(ToString::to_string);
+        unfinished.into_iter().chain(self.damages.iter().map(ToString::to_string)).chain(set_aside)
+    }
+
     /// Reads everything, and copies the damaged segments to `set_aside/`.
     pub(super) fn read_all(mut self, segments: &Segments, next: u64) -> Result<Self, StorageError> {
         let mut reader = Reader::open(Arc::clone(&segments.files), segments.folder.clone(), 0)?;
@@ -215,8 +231,12 @@ fn copy_aside(files: &dyn Files, folder: &Path, name: &str) -> io::Result<PathBu
     let aside = folder.join(SET_ASIDE);
     files.make_folder(&aside)?;
     let to = aside.join(name);
-    if files.list(&aside)?.iter().any(|(there, _)| there == name) {
+    let there = files.list(&aside)?;
+    if there.iter().any(|(there, _)| there == name) {
         return Ok(to);
+    }
+    if there.len() >= MOST_SET_ASIDE {
+        return Err(io::Error::other(format!("there are {} files in {} already", there.len(), aside.display())));
     }
     let unfinished = folder.join(format!("{name}{UNFINISHED}"));
     let mut source = files.read(&folder.join(name))?;

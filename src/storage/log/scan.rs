@@ -4,7 +4,7 @@ use std::io::{self, BufReader, ErrorKind, Read as _, Seek as _, SeekFrom};
 use std::ops::Range;
 use std::path::Path;
 
-use super::format::{NoHeader, RECORD_HEADER, RecordHeader, SEGMENT_HEADER, SegmentHeader};
+use super::format::{NoHeader, RECORD_HEADER, RecordHeader, SEGMENT_HEADER, SegmentHeader, index_of};
 use crate::storage::{Files, ReadFile};
 
 const BUFFER: usize = 256 * 1024;
@@ -62,7 +62,9 @@ impl Scan {
         };
         let mark = header.ok().map(|h| h.mark);
         let position = SEGMENT_HEADER.min(length);
-        Ok((Self { file, position, length, mark, from, next: 0, payload: Vec::new() }, header))
+        // What has a lower index than the segment's name says does not belong here, and would be taken for the last record.
+        let next = path.file_name().and_then(|name| index_of(&name.to_string_lossy())).unwrap_or(0);
+        Ok((Self { file, position, length, mark, from, next, payload: Vec::new() }, header))
     }
 
     pub(super) const fn length(&self) -> u64 {

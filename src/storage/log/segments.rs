@@ -135,9 +135,9 @@ impl Segments {
     fn begin_with(&mut self, first: u64, records: &mut [u8]) -> Result<(), StorageError> {
         self.active = None;
         // One under this name has no record that counts, but for those that go into the new one.
-        let follows = match self.all.pop_back_if(|s| s.first == first) {
-            Some(before) => before.follows,
-            None => self.left_out.map_or(first, |left_out| left_out.min(first)),
+        let follows = match self.all.back() {
+            Some(before) if before.first == first => before.follows,
+            _ => self.left_out.map_or(first, |left_out| left_out.min(first)),
         };
         let mark = fastrand::u32(1..);
         let header = SegmentHeader { mark, first, follows }.encode();
@@ -157,6 +157,7 @@ impl Segments {
             StorageError(format!("cannot begin the log segment {}: {e}", path.display()))
         })?;
         let written = SEGMENT_HEADER + records.len() as u64;
+        self.all.pop_back_if(|s| s.first == first);
         self.all.push_back(Segment { first, follows, length: written });
         self.active = Some(Active { file, mark, durable: written, written });
         self.broken = false;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::model::{Incident, IncidentEvent, PayloadKind};
 use crate::pipeline::{
-    Class, ComponentId, Context, Counters, Counts, Health, Input, Instance, Make, ManualClock, Output, Registry, Services,
+    Class, ComponentId, Context, Counters, Counts, Health, Input, Instance, Make, ManualClock, Memory, Output, Registry, Services,
 };
 use crate::storage::Storage;
 
@@ -65,8 +65,14 @@ async fn run(disk: &Arc<Disk>, shards: u64, now: u64, payloads: Vec<Payload>) ->
 
 /// As [`run`], with any configuration.
 pub(super) async fn run_with(config: serde_json::Value, disk: &Arc<Disk>, now: u64, payloads: Vec<Payload>) -> Ran {
+    run_in(Registry::default(), config, disk, now, payloads).await
+}
+
+/// As [`run_with`], among other components.
+async fn run_in(registry: Registry, config: serde_json::Value, disk: &Arc<Disk>, now: u64, payloads: Vec<Payload>) -> Ran {
     let counters = Arc::new(Counters::default());
-    let context = disk.context(now, &counters);
+    let mut context = disk.context(now, &counters);
+    context.services.registry = registry;
     let Make::Connector(make) = super::super::FACTORY.make else { panic!("a connector") };
     assert_eq!(super::super::FACTORY.class(), Class::Connector);
     let mut detector = make(Instance { config, context }).map_err(|e| e.to_string()).unwrap();
@@ -106,6 +112,27 @@ pub(super) async fn run_with(config: serde_json::Value, disk: &Arc<Disk>, now: u
 
 pub(super) fn payloads(from: u64, to: u64) -> Vec<Payload> {
     minutes(from, to, FAULT).chunk_by(|a, b| a.time == b.time).map(|batch| payload(batch.to_vec())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_memory_is_tight_known_series_go_on_and_no_new_ones_are_begun_even_after_a_restart() {
+    let (disk, now) = (Arc::default(), BEGIN + 400 * 86_400);
+    let config = || serde_json::json!({ "shards": 2 });
+    let among = |used: u64| {
+        let registry = Registry::default();
+        let memory = Memory::new(Some(100));
+        memory.note(used);
+        registry.share_memory(memory);
+        registry
+    };
+    let one = || vec![payload(vec![gauge("known", BEGIN, 1.0)])];
+    let more = || vec![payload(vec![gauge("known", BEGIN + 60, 1.0), gauge("new", BEGIN + 60, 1.0)])];
+    let before = run_in(among(10), config(), &disk, now, one()).await;
+    assert_eq!((before.counts.dropped_total(), before.events.get("series_added")), (0, Some(&1)));
+    let tight = run_in(among(90), config(), &disk, now, more()).await;
+    assert_eq!((tight.counts.dropped, tight.events.get("series_added")), ([("memory_limit", 1)].into(), None));
+    let after = run_in(among(10), config(), &disk, now, more()).await;
+    assert_eq!((after.counts.dropped_total(), after.events.get("series_added")), (0, Some(&1)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
