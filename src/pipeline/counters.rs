@@ -175,8 +175,8 @@ impl Flight {
     }
 
     /// Waits until the sender has stopped waiting for the receipt; for ever if nobody waits.
-    pub async fn withdrawn(&self) {
-        self.receipt.withdrawn().await;
+    pub fn withdrawn(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.receipt.withdrawn()
     }
 
     /// All that is left was handed on.
