@@ -71,6 +71,11 @@ impl Receipt {
         }
     }
 
+    /// Whether somebody waits for it, or did.
+    pub(super) const fn has_sender(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Whether the sender has stopped waiting: it will send it again, or has given it up.
     #[must_use]
     pub fn is_withdrawn(&self) -> bool {
