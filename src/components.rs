@@ -21,3 +21,15 @@ pub const READ_THE_PAST: &[&str] = &["elasticsearch"];
 
 /// An anomaly in one line, as people read it everywhere.
 pub use exporters::console::headline;
+
+/// Bytes that all that a component may learn would take, about; 0 for one that learns nothing.
+#[must_use]
+pub fn most_learnt(kind: &str, config: &serde_json::Value) -> u64 {
+    if kind == connectors::detector::FACTORY.kind { connectors::detector::most_memory(config) } else { 0 }
+}
+
+/// The listeners of a receiver, and how many bytes the requests that each is receiving may hold.
+#[must_use]
+pub fn most_received(kind: &str, config: &serde_json::Value) -> Vec<(String, u64)> {
+    if kind == receivers::otlp::FACTORY.kind { receivers::otlp::most_memory(config) } else { Vec::new() }
+}

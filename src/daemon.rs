@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Daemon;
-use crate::pipeline::{self, Drained, OutboxSettings, Plan, Registry, Services, SystemClock};
+use crate::pipeline::{self, Drained, Machine, Memory, OutboxSettings, Plan, Registry, Services, SystemClock};
 use crate::server::Server;
 use crate::storage::{DiskFiles, EmbeddedStorage, Storage};
 
@@ -25,6 +25,10 @@ pub async fn run(
     let server = server.with_remote_commands(daemon.server.remote_commands);
     let address = server.address();
     let end_server = CancellationToken::new();
+    let room = Machine::default().room();
+    let memory = Memory::new(daemon.memory_limit().bytes(room.map(|room| room.bytes)));
+    registry.share_memory(memory.clone());
+    tokio::spawn(memory.follow(end_server.clone()));
     let serving = tokio::spawn(server.serve(registry.clone(), end_server.clone()));
     let services = Services {
         clock: Arc::new(SystemClock),

@@ -1,4 +1,8 @@
-//! Small helpers for messages that people read.
+//! Small helpers for texts: messages that people read, names that come from outside.
+
+mod cache;
+
+pub(crate) use self::cache::Cache;
 
 /// The candidate that `typed` most likely meant, if one is near enough to suggest.
 pub(crate) fn closest<'a>(typed: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {

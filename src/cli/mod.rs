@@ -5,6 +5,8 @@ mod client;
 mod dead_letters;
 mod demo;
 mod docs;
+mod memory;
+mod replay;
 mod run;
 mod schema;
 mod score;
@@ -35,6 +37,7 @@ Examples:
   anomalyd backtest --config config/production.yml --from 14d   what it would have found in the past
   anomalyd series --contains checkout                why is it quiet? what a running daemon watches
   anomalyd score cpu.csv --out scores                score values in files with the detector
+  anomalyd replay --data-dir data                    what was found since the last checkpoints, once more
   anomalyd schema pipeline > pipeline.schema.json    let the editor complete pipeline files
 
 Exit codes: 0 done, 1 failed while running, 2 wrong usage, 78 wrong configuration.";
@@ -50,6 +53,8 @@ enum Command {
     Demo(demo::Demo),
     /// Runs the detection over the past: what Elasticsearch already holds, or files. Changes nothing anywhere.
     Backtest(backtest::BacktestArgs),
+    /// Lets what a daemon took in happen again, from its input log, and prints what is found.
+    Replay(replay::ReplayArgs),
     /// Scores values in CSV files, row by row, with what the detector knows at that row.
     Score(score::ScoreArgs),
     /// Lists what a running daemon watches, and why there is nothing to tell.
@@ -87,6 +92,7 @@ pub fn main() -> ExitCode {
         Command::Schema(arguments) => schema::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Backtest(arguments) => backtest::run(&arguments),
+        Command::Replay(arguments) => replay::run(&arguments),
         Command::Score(arguments) => score::run(&arguments),
         Command::Series(arguments) => series::run(&arguments),
         Command::Feedback(arguments) => tell::feedback(&arguments),

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Format;
 use crate::config::{self, Loaded};
-use crate::pipeline::{Class, Registry};
+use crate::pipeline::{Class, Machine, Registry};
 use crate::{components, daemon, telemetry};
 
 #[derive(Args)]
@@ -72,6 +72,11 @@ async fn serve(loaded: Loaded) -> ExitCode {
     };
     for note in &loaded.notes {
         tracing::info!("{note}");
+    }
+    let room = Machine::default().room();
+    tracing::info!("memory: {}", super::memory::line(&loaded.daemon, room));
+    for note in super::memory::notes(&loaded, room) {
+        tracing::warn!("{note}");
     }
     let (stop, abort) = (CancellationToken::new(), CancellationToken::new());
     if let Err(error) = on_signal(stop.clone(), abort.clone()) {

@@ -9,7 +9,7 @@ use clap::Args;
 
 use crate::components;
 use crate::config::{self, Loaded};
-use crate::pipeline::{ComponentId, Plan};
+use crate::pipeline::{ComponentId, Machine, Plan};
 
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
@@ -62,10 +62,14 @@ fn report(path: &std::path::Path, loaded: &Loaded, print: bool) -> String {
     for plan in &loaded.plans {
         environment(&mut out, plan);
     }
-    for note in &loaded.notes {
+    let room = Machine::default().room();
+    let _ = writeln!(out, "memory: {}\n", super::memory::line(&loaded.daemon, room));
+    let fits = super::memory::notes(loaded, room);
+    let notes: Vec<String> = loaded.notes.iter().map(ToString::to_string).chain(fits).collect();
+    for note in &notes {
         let _ = writeln!(out, "note: {note}");
     }
-    if !loaded.notes.is_empty() {
+    if !notes.is_empty() {
         out.push('\n');
     }
     let environments = loaded.plans.len();

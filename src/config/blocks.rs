@@ -10,7 +10,7 @@ use super::scalars::{ByteSize, Duration, Endpoint, Secret};
 pub(super) const WITHOUT_EFFECT: [(&str, &str); 5] = [
     ("redis", "state is kept in `storage.data_dir`"),
     ("alerts", "nobody is alerted; anomalies go to the exporters of the pipelines"),
-    ("data_collection", "batches are taken in as they arrive"),
+    ("data_collection", "batches are taken in as they arrive; only `max_memory` counts"),
     ("security", "the interfaces that it protects do not exist yet; bind listeners to addresses that you trust"),
     ("audit", "requests are not recorded"),
 ];
@@ -237,14 +237,14 @@ pub struct DataCollection {
     /// How long records wait for others at most.
     #[schemars(extend("x-minimum" = "10ms"))]
     pub flush_interval: Duration,
-    /// How much memory waiting records may take.
-    #[schemars(extend("x-minimum" = "1MiB"))]
-    pub max_memory: ByteSize,
+    /// How much memory the daemon may use: the same as `memory.limit`, of which only one can be given.
+    #[schemars(extend("x-minimum" = "64MiB"))]
+    pub max_memory: Option<ByteSize>,
 }
 
 impl Default for DataCollection {
     fn default() -> Self {
-        Self { batch_size: 100, flush_interval: Duration::from_secs(30), max_memory: ByteSize::new(512_000_000) }
+        Self { batch_size: 100, flush_interval: Duration::from_secs(30), max_memory: None }
     }
 }
 

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::blocks::{AiService, Alerts, Audit, DataCollection, Redis, Security};
-use super::scalars::{ByteSize, Duration, Endpoint};
+use super::scalars::{ByteSize, Duration, Endpoint, MemoryLimit};
 use crate::storage::LogOptions;
 
 /// One anomalyd daemon: which environments it watches, and what it needs for itself.
@@ -28,6 +28,9 @@ pub struct Daemon {
     /// How pipelines are run.
     #[serde(default)]
     pub pipeline: Pipeline,
+    /// How much memory the daemon may use.
+    #[serde(default)]
+    pub memory: Memory,
     /// A Redis that several daemons share. Without it, state is kept in `storage.data_dir`.
     #[serde(default)]
     pub redis: Option<Redis>,
@@ -46,6 +49,26 @@ pub struct Daemon {
     /// What is recorded of who used them.
     #[serde(default)]
     pub audit: Option<Audit>,
+}
+
+impl Daemon {
+    /// How much memory the daemon may use.
+    #[must_use]
+    pub fn memory_limit(&self) -> MemoryLimit {
+        let older = self.data_collection.and_then(|block| block.max_memory).map(MemoryLimit::Size);
+        self.memory.limit.or(older).unwrap_or(MemoryLimit::Share(80))
+    }
+}
+
+/// How much memory the daemon may use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Memory {
+    /// What the process may hold: a share of the limit of its cgroup (a container, a service), else of the machine's memory;
+    /// or a size of at least 64MiB. Left out: 80%. Near it, from 85 % on, no new series are learnt and pollers slow down; when
+    /// it is reached requests are refused with codes that make clients send again. Leave room for what is read from
+    /// files, which the kernel counts too.
+    pub limit: Option<MemoryLimit>,
 }
 
 /// Where the daemon keeps what must survive a restart.

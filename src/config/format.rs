@@ -1,6 +1,6 @@
 //! The `format`s of strings in our JSON Schemas, each with its parser and a few words for what it takes.
 
-use super::scalars::{BYTE_SIZE, ByteSize, DURATION, Duration, ENDPOINT, Endpoint};
+use super::scalars::{BYTE_SIZE, ByteSize, DURATION, Duration, ENDPOINT, Endpoint, MEMORY_LIMIT, MemoryLimit};
 use crate::pipeline::ComponentId;
 
 pub(super) const URI: &str = "uri";
@@ -15,6 +15,7 @@ pub(super) fn check(format: &str, text: &str) -> Result<(), String> {
         DURATION => text.parse::<Duration>().map(|_| ()),
         BYTE_SIZE => text.parse::<ByteSize>().map(|_| ()),
         ENDPOINT => text.parse::<Endpoint>().map(|_| ()),
+        MEMORY_LIMIT => text.parse::<MemoryLimit>().map(|_| ()),
         COMPONENT => ComponentId::parse(text).map(|_| ()),
         ENVIRONMENT => environment(text),
         URI => uri(text),
@@ -31,6 +32,7 @@ pub(super) fn expected(format: &str) -> Option<&'static str> {
         DURATION => Some("a duration such as `30s`"),
         BYTE_SIZE => Some("a size such as `64MiB`"),
         ENDPOINT => Some("an endpoint such as `0.0.0.0:4317`"),
+        MEMORY_LIMIT => Some("a share such as `80%` or a size such as `2GiB`"),
         COMPONENT => Some("a component id: `type` or `type/name`"),
         ENVIRONMENT => Some("a name such as `production`"),
         URI => Some("a URL such as `https://host:9200`"),

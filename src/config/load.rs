@@ -15,6 +15,9 @@ use super::variables::Lookup;
 use super::{environment, inherit, schema, variables, yaml};
 use crate::pipeline::{Class, Factory, GraphProblem, Plan, Problem, plan};
 
+/// An older name of `memory.limit`, in `data_collection`.
+const MAX_MEMORY: &str = "max_memory";
+
 /// A configuration that can be run.
 #[derive(Clone)]
 pub struct Loaded {
@@ -78,10 +81,19 @@ impl Load<'_> {
         for (block, instead) in WITHOUT_EFFECT {
             if let Some(entry) = node.entry(block)
                 && !matches!(entry.value.value, Value::Null)
+                && entry.value.entries().iter().any(|entry| entry.key != MAX_MEMORY)
             {
                 let message = format!("`{block}` is checked but has no effect yet: {instead}");
                 self.problems.push(Diagnostic::note(entry.key_span, message));
             }
+        }
+        let given = |block: &str, key: &str| {
+            node.get(block).and_then(|block| block.entry(key)).filter(|entry| !matches!(entry.value.value, Value::Null))
+        };
+        if let (Some(limit), Some(older)) = (given("memory", "limit"), given("data_collection", MAX_MEMORY)) {
+            let message = format!("`data_collection.{MAX_MEMORY}` and `memory.limit` are the same, and both are given");
+            let problem = Diagnostic::error(older.key_span, message).related(limit.key_span, "also given here");
+            self.problems.push(problem.help("keep `memory.limit`"));
         }
         Some(node)
     }

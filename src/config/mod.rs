@@ -28,10 +28,10 @@ pub use blocks::{
     AiService, Alerts, Audit, Channel, Contamination, DataCollection, Encryption, ModelType, RateLimiting, Redis, RedisCluster,
     RedisServer, Security, True,
 };
-pub use daemon::{Daemon, LogFormat, LogLevel, Logs, Otlp, Pipeline, Server, Storage, Telemetry};
+pub use daemon::{Daemon, LogFormat, LogLevel, Logs, Memory, Otlp, Pipeline, Server, Storage, Telemetry};
 pub use diagnostics::{Diagnostics, Note, Position};
 pub use load::{Loaded, load, load_from};
-pub use scalars::{ByteSize, Duration, Endpoint, Secret};
+pub use scalars::{ByteSize, Duration, Endpoint, MemoryLimit, Secret};
 pub use source::{Disk, Files, Texts};
 
 #[cfg(test)]

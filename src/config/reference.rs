@@ -258,6 +258,7 @@ fn kind(check: &Check<'_>, schema: &Json) -> String {
     let of_format = match schema.get("format").and_then(Json::as_str) {
         Some(scalars::DURATION) => "duration",
         Some(scalars::BYTE_SIZE) => "size",
+        Some(scalars::MEMORY_LIMIT) => "share or size",
         Some(scalars::ENDPOINT) => "endpoint",
         Some(format::URI) => "URL",
         Some(format::COMPONENT) => "component id",

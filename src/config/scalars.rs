@@ -15,6 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub(super) const DURATION: &str = "human-duration";
 pub(super) const BYTE_SIZE: &str = "byte-size";
 pub(super) const ENDPOINT: &str = "host-port";
+pub(super) const MEMORY_LIMIT: &str = "memory-limit";
 
 /// What is printed in place of a secret.
 pub(crate) const REDACTED: &str = "[redacted]";
@@ -182,6 +183,53 @@ impl fmt::Display for ByteSize {
     }
 }
 
+/// How much memory: a share of what there is, such as `80%`, or a size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemoryLimit {
+    /// Percent of the memory of the cgroup, else of the machine: 1 to 100.
+    Share(u8),
+    /// So many bytes.
+    Size(ByteSize),
+}
+
+impl MemoryLimit {
+    /// In bytes, where there are `room` bytes; `None` for a share of what is not known.
+    #[must_use]
+    pub fn bytes(self, room: Option<u64>) -> Option<u64> {
+        match self {
+            Self::Share(percent) => room.map(|room| room / 100 * u64::from(percent)),
+            Self::Size(size) => Some(size.bytes()),
+        }
+    }
+}
+
+impl FromStr for MemoryLimit {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        const LEAST: ByteSize = ByteSize::mib(64);
+        let Some(share) = text.trim().strip_suffix('%') else {
+            let size: ByteSize = text.parse().map_err(|why| format!("{why}; or a share of what there is, such as `80%`"))?;
+            return if size < LEAST {
+                Err(format!("`{text}` is too little: expected at least {LEAST}"))
+            } else {
+                Ok(Self::Size(size))
+            };
+        };
+        let share = share.trim().parse().ok().filter(|share| (1..=100).contains(share));
+        share.map(Self::Share).ok_or_else(|| format!("`{text}` is not a share: expected a whole number from 1% to 100%"))
+    }
+}
+
+impl fmt::Display for MemoryLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Share(percent) => write!(f, "{percent}%"),
+            Self::Size(size) => size.fmt(f),
+        }
+    }
+}
+
 /// A host and a port: `127.0.0.1:4317`, `[::]:4317`, `collector.internal:4317`. Port 0 lets the system choose.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Endpoint {
@@ -332,6 +380,13 @@ macro_rules! textual {
 // The patterns are for editors; the check of a file uses the parser, which explains itself.
 textual!(Duration, DURATION, "A span of time.", r"^\s*(\d+\s*[A-Za-zµ]+\s*)+$", ["500ms", "30s", "1h 30m"]);
 textual!(ByteSize, BYTE_SIZE, "An amount of bytes.", r"^\s*\d+(\.\d{1,6})?\s*([KkMmGgTt][Ii]?)?[Bb]\s*$", ["512MB", "64MiB"]);
+textual!(
+    MemoryLimit,
+    MEMORY_LIMIT,
+    "A share of the memory that there is, or an amount of bytes.",
+    r"^\s*(\d{1,3}\s*%|\d+(\.\d{1,6})?\s*([KkMmGgTt][Ii]?)?[Bb])\s*$",
+    ["80%", "2GiB"]
+);
 textual!(Endpoint, ENDPOINT, "A host and a port.", r"^(\[[0-9A-Fa-f:.]+\]|[^:/\[\]\s]+):\d{1,5}$", ["0.0.0.0:4317"]);
 
 impl JsonSchema for Secret {
@@ -380,6 +435,13 @@ mod tests {
         assert_eq!("64MiB".parse::<ByteSize>().unwrap(), ByteSize::mib(64));
         assert_eq!("1.5 gib".parse::<ByteSize>().unwrap().bytes(), 3 << 29);
         insta::assert_snapshot!(refusals::<ByteSize>(&["512", "67108864", "-1MB", "512M", "99999999999TB", "1.MB"]));
+    }
+
+    #[test]
+    fn a_memory_limit_is_a_share_or_a_size() {
+        assert_eq!("80%".parse::<MemoryLimit>().unwrap(), MemoryLimit::Share(80));
+        assert_eq!("2GiB".parse::<MemoryLimit>().unwrap().to_string(), "2GiB");
+        insta::assert_snapshot!(refusals::<MemoryLimit>(&["80", "0%", "101%", "half", "1MB", "-5%", ""]));
     }
 
     #[test]

@@ -32,6 +32,14 @@ impl Entity {
         Self { service: name.to_owned(), ..Self::default() }
     }
 
+    /// Memory that it holds beside itself, in bytes.
+    #[must_use]
+    pub fn heap(&self) -> usize {
+        let texts = [&self.instance, &self.operation].into_iter().flatten().map(String::len).sum::<usize>();
+        let attributes = self.attributes.iter().map(|(name, value)| size_of::<(String, String)>() + name.len() + value.len());
+        self.service.len() + texts + attributes.sum::<usize>()
+    }
+
     /// One line that identifies it and that a person can read:
     /// `checkout POST /pay (server)`, `checkout@pod-1 {cpu=0}`.
     #[must_use]

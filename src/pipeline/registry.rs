@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use tokio::sync::mpsc;
 
 use super::outbox::{OutboxLevels, OutboxView};
-use super::{Class, ComponentId, Counters, Desk, History, Mark, Observer, Question};
+use super::{Class, ComponentId, Counters, Desk, History, Mark, Memory, Observer, Question};
 use crate::model::Environment;
 
 /// The state of a component, in the Collector's words.
@@ -94,6 +94,7 @@ struct Inner {
     components: RwLock<Vec<ComponentInfo>>,
     histories: Mutex<BTreeMap<Environment, History>>,
     observer: OnceLock<Arc<dyn Observer>>,
+    memory: OnceLock<Memory>,
     desks: RwLock<Vec<Desk>>,
     marks: Mutex<BTreeMap<Environment, Vec<Mark>>>,
     outboxes: Mutex<Vec<OutboxView>>,
@@ -180,6 +181,17 @@ impl Registry {
     pub fn outboxes(&self) -> Vec<OutboxLevels> {
         let all = self.0.outboxes.lock().unwrap_or_else(PoisonError::into_inner).clone();
         all.iter().flat_map(OutboxView::levels).collect()
+    }
+
+    /// The memory that all components share; only the first one counts.
+    pub fn share_memory(&self, memory: Memory) {
+        let _ = self.0.memory.set(memory);
+    }
+
+    /// The memory that all components share; without a limit where nobody has set one.
+    #[must_use]
+    pub fn memory(&self) -> Memory {
+        self.0.memory.get_or_init(Memory::default).clone()
     }
 
     /// Lets `observer` look on; only the first one does.

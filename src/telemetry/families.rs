@@ -1,6 +1,6 @@
 //! The daemon's own metrics, read from the component registry when somebody asks.
 
-use crate::pipeline::{ComponentInfo, Registry};
+use crate::pipeline::{ComponentInfo, Pressure, Registry, resident};
 
 /// Whether a metric only grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,7 +102,21 @@ pub fn families(registry: &Registry) -> Vec<Family> {
         all.push(levels);
     }
     all.extend(outboxes(registry).into_iter().filter(|family| !family.samples.is_empty()));
-    all.extend(resident_memory().map(|bytes| Family {
+    let memory = registry.memory();
+    if let Some(limit) = memory.limit() {
+        let one = |labels, value| Sample { labels, value };
+        let pressure = memory.pressure();
+        let state = |p: Pressure| one(vec![("state", p.as_str().to_owned())], f64::from(u8::from(p == pressure)));
+        all.push(Family {
+            samples: vec![one(Vec::new(), limit as f64)],
+            ..gauge("anomalyd_memory_limit_bytes", "memory that the daemon may use, bytes")
+        });
+        all.push(Family {
+            samples: Pressure::ALL.map(state).to_vec(),
+            ..gauge("anomalyd_memory_pressure", "1 for how near the memory limit is: normal, tight (from 85 % on), full")
+        });
+    }
+    all.extend(resident().map(|bytes| Family {
         samples: vec![Sample { labels: Vec::new(), value: bytes as f64 }],
         ..gauge("process_resident_memory_bytes", "memory of the process that is in use, bytes")
     }));
@@ -149,11 +163,4 @@ fn base_labels(component: &ComponentInfo) -> Vec<(&'static str, String)> {
     ];
     labels.extend(component.pipeline.clone().map(|pipeline| ("pipeline", pipeline)));
     labels
-}
-
-/// Resident set size of this process; known on Linux only.
-fn resident_memory() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|l| l.starts_with("VmRSS:"))?;
-    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
 }

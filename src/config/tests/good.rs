@@ -42,7 +42,7 @@ audit: { log_all_requests: true, retention_days: 90 }
     assert_eq!((ai.model_type, ai.contamination), (ModelType::IsolationForest, Contamination::Share(0.05)));
     let channels = &daemon.alerts.as_ref().unwrap().channels;
     assert!(matches!(&channels[2], Channel::Slack { webhook_url } if webhook_url.expose() == "https://es-1/x"));
-    assert_eq!(daemon.data_collection.unwrap().max_memory, ByteSize::new(512_000_000));
+    assert_eq!(daemon.data_collection.unwrap().max_memory, Some(ByteSize::new(512_000_000)));
     assert!(daemon.security.as_ref().unwrap().encryption.data_at_rest);
     assert_eq!(daemon.audit.unwrap().retention_days, 90);
     insta::assert_snapshot!(loaded.notes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));

@@ -32,11 +32,18 @@ pub struct Config {
     #[serde(default)]
     #[schemars(range(min = 0, max = 64))]
     pub shards: usize,
-    /// How many series are learnt at most; what belongs to further ones is dropped
-    /// (`series_limit`).
+    /// How many series are learnt at most, divided evenly between the shards. Where there are as many, a new one takes
+    /// the place of one that has not learnt yet and no longer reports, else of one that has been silent for a day; where
+    /// there is none, what belongs to the new one is dropped (`series_limit`).
     #[serde(default = "max_series")]
     #[schemars(range(min = 1, max = 10_000_000))]
     pub max_series: usize,
+    /// How many of them one metric of one service may have, whatever its instances, operations and attributes, so that an
+    /// attribute with ever new values cannot take all places; never more than half of those of a shard. As
+    /// `max_series`; what finds no place is dropped (`metric_series_limit`).
+    #[serde(default = "max_series_per_metric")]
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub max_series_per_metric: usize,
     /// A series that has had no data for this long is forgotten: 1h to 1 year.
     #[serde(default = "forget_after")]
     pub forget_after: Duration,
@@ -99,6 +106,7 @@ impl Default for Config {
             idle_timeout: idle_timeout(),
             shards: 0,
             max_series: max_series(),
+            max_series_per_metric: max_series_per_metric(),
             forget_after: forget_after(),
             min_samples: min_samples(),
             warmup: Warmup::default(),
@@ -128,6 +136,9 @@ const fn idle_timeout() -> Duration {
 }
 const fn max_series() -> usize {
     100_000
+}
+const fn max_series_per_metric() -> usize {
+    20_000
 }
 const fn forget_after() -> Duration {
     Duration::from_secs(14 * 86_400)
@@ -206,8 +217,10 @@ pub(super) fn check(config: &serde_json::Value) -> Vec<Problem> {
     if config.shards > 64 {
         problem("shards", format!("{} is out of range: expected 0 to 64", config.shards), None);
     }
-    if !(1..=10_000_000).contains(&config.max_series) {
-        problem("max_series", format!("{} is out of range: expected 1 to 10000000", config.max_series), None);
+    for (key, series) in [("max_series", config.max_series), ("max_series_per_metric", config.max_series_per_metric)] {
+        if !(1..=10_000_000).contains(&series) {
+            problem(key, format!("{series} is out of range: expected 1 to 10000000"), None);
+        }
     }
     let (hour, year) = (std::time::Duration::from_secs(3600), std::time::Duration::from_secs(366 * 86_400));
     if config.forget_after.get() < hour || config.forget_after.get() > year {

@@ -3,8 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering::Relaxed;
 
 use detection::Parameters;
 
@@ -15,6 +13,7 @@ use super::config::Config;
 use super::group::{Closing, Found, Group, Refusal};
 use super::joint;
 use super::key::Key;
+use super::limits::{self, Limits};
 use super::merge;
 use super::rules::{Quieting, Rules};
 use super::training::{Desk, Trainings};
@@ -40,10 +39,8 @@ pub(super) struct Settings {
     pub(super) rules: Arc<Rules>,
     /// In nanoseconds.
     pub(super) forget_after: u64,
-    /// Of all shards together.
-    pub(super) max_series: usize,
-    /// How many series they hold.
-    pub(super) held: Arc<AtomicUsize>,
+    /// How many series a shard holds.
+    pub(super) limits: limits::Settings,
     /// What is judged together.
     pub(super) joint: joint::Settings,
     /// Who looks on.
@@ -66,8 +63,7 @@ impl Settings {
             min_samples: config.min_samples,
             rules: Arc::new(Rules::new(config)),
             forget_after: config.forget_after.nanos(),
-            max_series: config.max_series,
-            held: Arc::default(),
+            limits: limits::Settings::new(config, timing.bucket),
             joint: joint::Settings::new(config, timing.bucket),
             observer: None,
         }
@@ -136,8 +132,10 @@ pub(super) struct Core {
     pub(super) joint: joint::Stage,
     /// Where models that are due are trained; without it, they are when they have to be.
     pub(super) desk: Desk,
-    /// How many series the groups have or may come to have.
-    series: usize,
+    /// How many series the groups have or may come to have, and may.
+    limits: Limits,
+    /// Whether series may be added.
+    growth: bool,
     /// The horizons at the last sweep: as long as none moves, nothing can be closed.
     pub(super) swept: Vec<Option<u64>>,
     /// History is being learnt: see [`Sources::horizon_in_history`].
@@ -149,13 +147,14 @@ impl Core {
     pub(super) fn new(settings: Arc<Settings>, now: UnixNanos) -> Self {
         Self {
             quieting: Quieting::new(Arc::clone(&settings.rules)),
+            limits: Limits::new(settings.limits),
+            growth: true,
             settings,
             now,
             sources: Sources::default(),
             groups: Kept::default(),
             joint: joint::Stage::default(),
             desk: Desk::default(),
-            series: 0,
             swept: Vec::new(),
             in_history: false,
         }
@@ -163,8 +162,17 @@ impl Core {
 
     /// Puts back what was saved.
     pub(super) fn restore(&mut self, key: Key, group: Group) {
-        self.grow(key.kind.functions().len());
-        self.groups.insert(key, group);
+        self.add(key, group);
+    }
+
+    /// Whether series may be added.
+    pub(super) const fn growth(&self) -> bool {
+        self.growth
+    }
+
+    /// Whether series may be added from here on. What belongs to further ones is dropped while they may not.
+    pub(super) const fn set_growth(&mut self, growth: bool) {
+        self.growth = growth;
     }
 
     /// The daemon runs again after a pause, at `now`.
@@ -231,6 +239,7 @@ impl Core {
             self.sweep(&mut outcome);
             rest = after;
         }
+        outcome.found.crowds.extend(self.limits.crowd(&self.groups));
         outcome
     }
 
@@ -255,16 +264,12 @@ impl Core {
         let bucket = Bucket::new(item.time, &item.measure, item.covers).ok_or("not_finite")?;
         let key = Key { entity: item.entity, metric: item.metric, kind: item.kind, unit: item.unit, signal };
         if self.groups.get(&key).is_none() {
-            let needed = key.kind.functions().len();
             if at < open_from {
                 return Err("late");
             }
-            if self.settings.held.load(Relaxed) + needed > self.settings.max_series {
-                return Err("series_limit");
-            }
-            self.grow(needed);
-            outcome.added += needed as u64;
-            self.groups.insert(key.clone(), Group::new(key.kind));
+            self.make_room(&key, at, outcome)?;
+            outcome.added += key.kind.functions().len() as u64;
+            self.add(key.clone(), Group::new(key.kind));
         }
         let Some(waiting) = self.groups.change_front(&key) else { return Ok(()) };
         waiting.add(source, at, bucket, open_from).map_err(|refusal| match refusal {
@@ -272,6 +277,35 @@ impl Core {
             Refusal::TooFarAhead => "ahead_of_other_sources",
             Refusal::TooMany => "too_many_readings",
         })
+    }
+
+    /// Room for the series of `key`, whose first data is in bucket `at`; else why there is none.
+    fn make_room(&mut self, key: &Key, at: u64, outcome: &mut Outcome) -> Result<(), &'static str> {
+        if !self.growth {
+            return Err("memory_limit");
+        }
+        // A wrong clock does not make everybody else look silent.
+        let now = at.min(self.now.0 / self.settings.timing.bucket);
+        while let Some(full) = self.limits.full(key) {
+            let victim = self.limits.victim(full, key, now, &self.groups).ok_or(full.reason())?;
+            *outcome.events.entry("series_evicted").or_default() += victim.kind.functions().len() as u64;
+            self.remove(&victim);
+        }
+        Ok(())
+    }
+
+    /// The only way in for a group.
+    fn add(&mut self, key: Key, group: Group) {
+        self.limits.added(&key, &group);
+        self.joint.join(&key, &self.settings.joint);
+        self.groups.insert(key, group);
+    }
+
+    /// The only way out for a group that is there.
+    fn remove(&mut self, key: &Key) {
+        self.groups.remove(key);
+        self.limits.removed(key);
+        self.joint.forget(key);
     }
 
     /// Closes all buckets that are complete.
@@ -297,7 +331,7 @@ impl Core {
         };
         let keep = settings.forget_after / settings.timing.bucket;
         let mut judged = Found::default();
-        let mut forgotten = 0;
+        let mut forgotten = Vec::new();
         // Groups do not depend on each other, so it does not matter in which order they are closed.
         self.groups.retain(|key, group| {
             let horizon = match self.in_history {
@@ -317,17 +351,17 @@ impl Core {
                     found.unusual.push(finder.unusual(key, &judged));
                 }
             }
-            let alive = group.last_data().saturating_add(keep) >= horizon;
-            if !alive {
-                self.joint.forget(key, group.last_data());
-                forgotten += key.kind.functions().len();
+            if group.last_data().saturating_add(keep) < horizon {
+                forgotten.push(key.clone());
             }
-            alive
+            true
         });
         outcome.trained += trainings.installed();
         judged.suppressed.into_iter().for_each(|(event, times)| *outcome.events.entry(event).or_default() += times);
-        self.shrink(forgotten);
-        outcome.forgotten += forgotten as u64;
+        for key in forgotten {
+            outcome.forgotten += key.kind.functions().len() as u64;
+            self.remove(&key);
+        }
         let mut joint = self.joint.judge(&finder, &settings.joint, &mut outcome.events);
         joint.retain(|anomaly| {
             let quiet = self.quieting.quiet_about(anomaly);
@@ -340,24 +374,8 @@ impl Core {
         outcome.found.swept = true;
     }
 
-    fn grow(&mut self, series: usize) {
-        self.series += series;
-        self.settings.held.fetch_add(series, Relaxed);
-    }
-
-    fn shrink(&mut self, series: usize) {
-        self.series = self.series.saturating_sub(series);
-        self.settings.held.fetch_sub(series, Relaxed);
-    }
-
     /// How many series there are or may come to be.
     pub(super) const fn series(&self) -> usize {
-        self.series
-    }
-}
-
-impl Drop for Core {
-    fn drop(&mut self) {
-        self.settings.held.fetch_sub(self.series, Relaxed);
+        self.limits.series()
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use detection::{Parameters, Series, Suppressed};
+use detection::{Parameters, Series, State, Suppressed};
 use serde::{Deserialize, Serialize};
 
 use super::bucket::{Bucket, Covers, Function, Kind, Taken};
@@ -22,6 +22,9 @@ const MAX_OPEN: usize = 1024;
 
 /// After this long without anything, nothing is known any more instead of that nothing happens.
 const ZEROS: u64 = 86_400 * UnixNanos::SECOND;
+
+/// Who reported in fewer buckets has not learnt, however many zeros followed.
+const SEVERAL: u32 = 3;
 
 /// Its open buckets and its learnt series.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,6 +55,8 @@ pub(super) struct Waiting {
 pub(super) struct Learnt {
     /// The last closed bucket that had data.
     last_closed: u64,
+    /// How many closed buckets had data.
+    reported: u32,
     /// What the last delta covered.
     covers: Option<Covers>,
     previous: Option<Previous>,
@@ -68,6 +73,17 @@ pub(super) enum Refusal {
     TooFarAhead,
     /// More readings than a bucket holds.
     TooMany,
+}
+
+/// What decides how firmly a group holds its place among others.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Hold {
+    /// One of its series is past its warmup.
+    pub(super) learnt: bool,
+    /// The last bucket that had data.
+    pub(super) last_data: u64,
+    /// How many closed buckets had data.
+    pub(super) reported: u32,
 }
 
 /// What closing needs to know.
@@ -94,7 +110,8 @@ pub(super) struct Found {
 impl Group {
     pub(super) fn new(kind: Kind) -> Self {
         let series = kind.functions().iter().map(|_| None).collect();
-        Self::restored(Waiting::default(), Learnt { last_closed: 0, covers: None, previous: None, series })
+        let learnt = Learnt { last_closed: 0, reported: 0, covers: None, previous: None, series };
+        Self::restored(Waiting::default(), learnt)
     }
 
     /// Of what was saved.
@@ -118,6 +135,14 @@ impl Group {
     /// The last bucket that had data.
     pub(super) const fn last_data(&self) -> u64 {
         self.waiting.last_data
+    }
+
+    /// How firmly it holds its place. As long as it lives, it can only become firmer.
+    pub(super) fn hold(&self) -> Hold {
+        let ready = |series: &Series| !matches!(series.state(), State::Warming { .. });
+        let Learnt { reported, series, .. } = &self.learnt;
+        let learnt = *reported >= SEVERAL && series.iter().flatten().any(|series| ready(series));
+        Hold { learnt, last_data: self.waiting.last_data, reported: *reported }
     }
 
     /// Whether a bucket was closed.
@@ -167,6 +192,7 @@ impl Group {
             }
             self.learnt.covers = covers.or(self.learnt.covers);
             self.learnt.last_closed = at;
+            self.learnt.reported = self.learnt.reported.saturating_add(1);
             self.waiting.next = Some(at + 1);
             closed += 1;
         }

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 
 use super::anomaly;
 use super::judged::Unusual;
+use super::limits::Crowd;
 use crate::model::{Anomaly, Call, UnixNanos};
 
 /// What was found for one command: by one shard, or by all of them.
@@ -23,6 +24,10 @@ pub(super) struct Found {
     pub(super) calls: Vec<Call>,
     /// Everything before this is closed; none while all sources are silent replays.
     pub(super) until: Option<UnixNanos>,
+    /// Where there are too many series.
+    pub(super) crowds: Vec<Crowd>,
+    /// How many series there are.
+    pub(super) series: usize,
     /// The command was to begin this checkpoint.
     pub(super) checkpoint: Option<u64>,
     /// Buckets were closed. Until that happens again little changes, so that a checkpoint is best begun now.
@@ -43,6 +48,8 @@ impl Found {
             all.anomalies.extend(part.anomalies);
             all.unusual.extend(part.unusual);
             all.calls.extend(part.calls);
+            all.crowds.extend(part.crowds);
+            all.series += part.series;
             // All shards follow the same sources.
             all.until = all.until.max(part.until);
             all.checkpoint = all.checkpoint.max(part.checkpoint);

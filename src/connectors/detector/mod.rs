@@ -12,6 +12,7 @@ mod joint;
 mod journal;
 mod judged;
 mod key;
+mod limits;
 mod merge;
 mod model;
 mod points;
@@ -38,12 +39,15 @@ use self::checkpoint::Outcome;
 pub use self::config::Config;
 pub use self::incidents::{AlertsConfig, IncidentsConfig, Per};
 use self::journal::{Checkpointing, Machine, Recovered, Recovery, Schedule, Started, Work, Writer};
+pub use self::journal::{Replayed, replay};
 pub use self::rules::{Amount, Deployments, Direction, Maintenance, Match, Rule};
 use self::teller::Sink;
 use self::warmup::Learning;
 pub use self::warmup::{FullWarmup, Warmup};
 use crate::model::{Findings, PayloadKind, Signal};
-use crate::pipeline::{BuildError, Class, ComponentError, Connector, Context, Factory, Input, Instance, Make, Outbox, Output};
+use crate::pipeline::{
+    BuildError, Class, ComponentError, Connector, Context, Factory, Input, Instance, Make, Outbox, Output, Pressure,
+};
 
 /// The connector's type.
 pub const FACTORY: Factory = Factory {
@@ -63,16 +67,25 @@ pub const FACTORY: Factory = Factory {
 /// What waits in front of the journal before the detector's input waits.
 const WAITING: usize = 64;
 
+/// What a series takes in memory, about, in bytes.
+const SERIES: u64 = 8 << 10;
+
+/// Bytes that all series that a detector may learn would take, about.
+pub fn most_memory(config: &serde_json::Value) -> u64 {
+    Config::read(config).map_or(0, |config| (config.max_series as u64).saturating_mul(SERIES))
+}
+
 /// How often the shards are told the time.
 const TICK: Duration = Duration::from_secs(1);
 
 fn make(instance: Instance) -> Result<Box<dyn Connector>, BuildError> {
-    let config = Config::read(&instance.config).map_err(BuildError::new)?;
+    let mut config = Config::read(&instance.config).map_err(BuildError::new)?;
     if let Some(problem) = config::check(&instance.config).into_iter().find(|p| p.fatal) {
         return Err(BuildError::new(format!("`{}`: {}", problem.path.join("."), problem.message)));
     }
     let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(64);
-    let shards = if config.shards == 0 { cores() } else { config.shards };
+    config.shards = if config.shards == 0 { cores() } else { config.shards };
+    let shards = config.shards;
     let bucket = config.bucket.nanos();
     let context = instance.context;
     let learnt =
@@ -171,19 +184,20 @@ impl Connector for Detector {
             Checkpointing { schedule, reports: reports.clone(), newest: all.list().ok().and_then(|all| all.first().copied()) }
         });
         drop(reports);
+        self.context.counters.gauge("series_limit", self.config.max_series as f64);
         let writer = Writer::new(self.context.clone(), feeder, log, self.started.clone(), checkpoints);
         let (work, works) = mpsc::channel(WAITING);
         let writing = tokio::task::spawn_blocking(move || writer.run(works));
         let training = training::stage(due, &self.context);
         let ending = async {
-            let ended = ending.ended().await;
+            let ended = ending.ended().await.map(drop);
             outbox.close();
             ended
         };
         let (fed, ended, sent, ()) = tokio::join!(self.feed(input, work, learning), ending, outbox.run(&output), training);
         writing.await.map_err(not_saved)?.map_err(ComponentError::new)?;
         fed?;
-        drop(ended?);
+        ended?;
         sent?;
         let last = written.borrow().clone();
         match last {
@@ -200,6 +214,7 @@ impl Detector {
         let give = async |one: Work| work.send(one).await.map_err(|_| shard_ended());
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut growth = None;
         let registry = &self.context.services.registry;
         let (environment, id) = (&self.context.environment, &self.context.id);
         let mut questions = registry.open_desk(environment, Class::Connector, id, rules::SUBJECTS);
@@ -209,6 +224,10 @@ impl Detector {
                 biased;
                 _ = ticks.tick() => {
                     give(Work::Tick(self.context.services.clock.now())).await?;
+                    let may_grow = self.context.services.registry.memory().pressure() == Pressure::Normal;
+                    if growth.replace(may_grow) != Some(may_grow) {
+                        give(Work::Growth(may_grow)).await?;
+                    }
                     if learning.ends_now() {
                         give(Work::Live).await?;
                         let storage = Arc::clone(&self.context.services.storage);

@@ -8,7 +8,6 @@
 //! | histogram, exponential histogram | distribution, or reading of one | rate, mean, p95 |
 //! | summary | reading of its count; one level per quantile | rate; mean per quantile |
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use detection::Sketch;
@@ -19,13 +18,13 @@ use crate::model::{
     AttributeRange, Attributes, Distribution, Entity, Measure, Metric, MetricKind, Point, PointValue, Points, Reading,
     ServiceVersion, Symbols, Temporality, UnixNanos, Value, VersionsSeen,
 };
-use crate::text::clip;
+use crate::text::{Cache, clip};
 
 /// Names and values are cut to this many bytes.
 const MAX_TEXT: usize = 512;
 
-/// Entities and names that are kept for the next batch. They are only a cache: when it is full it starts anew.
-const MAX_CACHED: usize = 200_000;
+/// Bytes of entities, and of names, that are kept for the next batch.
+const MAX_CACHED: usize = 16 << 20;
 
 /// What a sender that does not say its service is called, as OpenTelemetry has it.
 const UNKNOWN_SERVICE: &str = "unknown_service";
@@ -34,11 +33,17 @@ const UNKNOWN_SERVICE: &str = "unknown_service";
 const INSTANCE: [&str; 3] = ["service.instance.id", "k8s.pod.name", "host.name"];
 
 /// What is kept between batches, so that what repeats is stored once.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Names {
-    entities: HashMap<Box<str>, Arc<Entity>>,
-    texts: HashMap<Box<str>, Arc<str>>,
+    entities: Cache<Arc<Entity>>,
+    texts: Cache<Arc<str>>,
     key: String,
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        Self { entities: Cache::new(MAX_CACHED), texts: Cache::new(MAX_CACHED), key: String::new() }
+    }
 }
 
 /// The measures of a batch.
@@ -146,11 +151,8 @@ impl Names {
         if let Some(known) = self.texts.get(text) {
             return Arc::clone(known);
         }
-        if self.texts.len() >= MAX_CACHED {
-            self.texts.clear();
-        }
         let shared: Arc<str> = Arc::from(text);
-        self.texts.insert(text.into(), Arc::clone(&shared));
+        self.texts.insert(text, Arc::clone(&shared), text.len());
         shared
     }
 
@@ -188,10 +190,7 @@ impl Names {
             attributes: of_point,
             ..Entity::service(clip(service, MAX_TEXT))
         });
-        if self.entities.len() >= MAX_CACHED {
-            self.entities.clear();
-        }
-        self.entities.insert(self.key.as_str().into(), Arc::clone(&entity));
+        self.entities.insert(&self.key, Arc::clone(&entity), size_of::<Entity>() + entity.heap());
         entity
     }
 }

@@ -1,7 +1,6 @@
 //! A shard is one thread that owns its series: no locks, no sharing.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Once};
+use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TryRecvError;
@@ -40,6 +39,8 @@ pub(super) enum Command {
     Live,
     /// A replay has ended; nothing before this moment is missing.
     Finish(UnixNanos),
+    /// Series may be added from here on, or may not.
+    Growth(bool),
     /// Somebody asks or tells something.
     Ask(Arc<Request>, mpsc::Sender<Part>),
     /// From here on the checkpoint at this index is owed: the state before any command that follows.
@@ -64,8 +65,6 @@ pub(super) struct Shared {
     pub(super) reports: mpsc::Sender<Report>,
     /// Where the pieces of checkpoints go.
     pub(super) pieces: mpsc::Sender<Piece>,
-    /// The series limit is worth one warning.
-    pub(super) warned: Arc<Once>,
     /// What lies before is history: learnt, not reported.
     pub(super) live_from: UnixNanos,
 }
@@ -108,7 +107,6 @@ fn run(shard: usize, mut core: Core, mut steps: mpsc::Receiver<Step>, shared: &S
                     flight.dropped(records, reason);
                 }
                 flight.sent();
-                warn_once(&core, &outcome.dropped, shared);
                 outcome
             }
             Command::Resume(now, in_history) => {
@@ -124,6 +122,10 @@ fn run(shard: usize, mut core: Core, mut steps: mpsc::Receiver<Step>, shared: &S
                 }
                 core.tick(now)
             }
+            Command::Growth(growth) => {
+                core.set_growth(growth);
+                continue;
+            }
             Command::Ask(request, answer) => {
                 // Whoever asked may have gone away.
                 drop(answer.try_send(rules::answer(&mut core, &request)));
@@ -135,7 +137,7 @@ fn run(shard: usize, mut core: Core, mut steps: mpsc::Receiver<Step>, shared: &S
                 Outcome { found: Found { checkpoint: Some(index), ..Found::default() }, ..Outcome::default() }
             }
         };
-        let found = Found { at, ..report(outcome, shared) };
+        let found = Found { at, series: core.series(), ..report(outcome, shared) };
         shared.reports.blocking_send(Report::Found { shard, command: number, found })?;
         number += 1;
         saver.between(&mut core);
@@ -168,18 +170,4 @@ fn report(outcome: Outcome, shared: &Shared) -> Found {
         }
     }
     found
-}
-
-fn warn_once(core: &Core, dropped: &BTreeMap<&'static str, u64>, shared: &Shared) {
-    if dropped.contains_key("series_limit") {
-        shared.warned.call_once(|| {
-            tracing::warn!(
-                environment = %core.settings.environment,
-                component = core.settings.name,
-                series_of_shard = core.series(),
-                "the limit of series is reached: what belongs to further ones is not learnt; raise `max_series`, or \
-                 look for an attribute or a span name that has too many values"
-            );
-        });
-    }
 }

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 
 use super::checkpoint::Pieces;
 use super::incidents::{Incidents, Told};
+use super::limits;
 use super::merge::Merge;
 use super::shard::Report;
 use crate::model::{Findings, IncidentEvent};
@@ -50,12 +51,17 @@ impl<S: Sink> Teller<S> {
     fn tell(&mut self, mut reports: mpsc::Receiver<Report>) -> Result<(), ComponentError> {
         let mut ended = 0;
         let mut merge = Merge::new(self.shards);
+        let mut told_crowds = limits::Told::default();
         let mut parts: VecDeque<(u64, Vec<(String, Vec<u8>)>)> = VecDeque::new();
         self.show();
         while let Some(report) = reports.blocking_recv() {
             match report {
                 Report::Found { shard, command, found } => {
-                    let Some(found) = merge.take(shard, command, found) else { continue };
+                    let Some(mut found) = merge.take(shard, command, found) else { continue };
+                    self.context.counters.gauge("series", found.series as f64);
+                    for crowd in found.crowds.drain(..).filter(|crowd| told_crowds.is_news(crowd)) {
+                        tracing::warn!(environment = %self.context.environment, component = %self.context.id, "{crowd}");
+                    }
                     if let Some(index) = found.checkpoint {
                         self.checkpoint(index, &mut parts);
                     }

@@ -3,6 +3,7 @@
 mod checkpoints;
 mod connector;
 mod joint;
+mod measure;
 mod models;
 mod promises;
 mod quieting;
@@ -221,4 +222,11 @@ fn far_from_one_shard(entities: usize, shards: usize) -> Vec<usize> {
 
 fn short(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
+}
+
+/// A shard that has learnt something.
+pub(super) fn learnt() -> Core {
+    let mut bench = Bench::new(&config(), 1, BEGIN + 400 * 86_400);
+    bench.play(&minutes(0, 30, LONG));
+    bench.cores.remove(0)
 }

@@ -40,7 +40,7 @@ pub(super) fn body<'a>(items: impl Iterator<Item = &'a Item>) -> Vec<u8> {
 
 /// What became of one item.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Outcome {
+pub enum Outcome {
     /// It is in the data stream.
     Written,
     /// It did not fit the mapping and is in the data stream's failure store.
@@ -82,10 +82,18 @@ struct Answered {
 /// # Errors
 /// When `reply` is not an answer to such a request.
 pub(super) fn outcomes(reply: &Reply, count: usize) -> Result<Vec<Outcome>, ClientError> {
-    let answer: Answer = reply.json()?;
+    read(&reply.body, count).map_err(|why| reply.unexpected(why))
+}
+
+/// What `answer`, the body of an answer to a bulk request of `count` items, says of each of them.
+///
+/// # Errors
+/// Why it is no such answer.
+pub fn read(answer: &[u8], count: usize) -> Result<Vec<Outcome>, String> {
+    let answer: Answer = serde_json::from_slice(answer).map_err(|e| e.to_string())?;
     if answer.items.len() != count {
         let (has, expected) = (answer.items.len(), if answer.errors { "" } else { " and no errors" });
-        return Err(reply.unexpected(format!("it speaks of {has} documents{expected}, expected {count}")));
+        return Err(format!("it speaks of {has} documents{expected}, expected {count}"));
     }
     Ok(answer.items.into_iter().map(|item| outcome(item.create)).collect())
 }

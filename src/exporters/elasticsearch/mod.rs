@@ -14,6 +14,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::Instant;
 
+pub use bulk::{Outcome, read as read_bulk_answer};
 pub use config::Config;
 
 use crate::elasticsearch::{Client, closed};

@@ -4,7 +4,7 @@ mod config;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Deserialize as _;
@@ -15,7 +15,7 @@ use crate::model::{
     Symbol, Telemetry, UnixNanos, Value, VersionsSeen,
 };
 use crate::pipeline::{BuildError, Factory, Instance, Make, Processed, Processor};
-use crate::text::clip;
+use crate::text::{Cache, clip};
 
 /// The processor's type.
 pub const FACTORY: Factory = Factory {
@@ -41,8 +41,8 @@ const UNKNOWN_SERVICE: &str = "unknown_service";
 /// Names are cut to this many bytes.
 const MAX_TEXT: usize = 512;
 
-/// Entities that are kept for the next batch. They are only a cache: when it is full it starts anew.
-const MAX_ENTITIES: usize = 100_000;
+/// Bytes of entities that are kept for the next batch.
+const MAX_ENTITIES: usize = 16 << 20;
 
 fn make(instance: Instance) -> Result<Box<dyn Processor>, BuildError> {
     let config = match instance.config {
@@ -55,31 +55,36 @@ fn make(instance: Instance) -> Result<Box<dyn Processor>, BuildError> {
 /// The processor.
 struct LogPatterns {
     ignore: Vec<SeverityBand>,
-    entities: HashMap<Box<str>, [Option<Arc<Entity>>; 6]>,
+    entities: Cache<[Option<Arc<Entity>>; 6]>,
     metric: Arc<str>,
     unit: Arc<str>,
 }
 
 impl LogPatterns {
     fn new(config: &Config) -> Self {
-        Self { ignore: config.ignore.clone(), entities: HashMap::new(), metric: Arc::from(METRIC.0), unit: Arc::from(METRIC.1) }
+        Self {
+            ignore: config.ignore.clone(),
+            entities: Cache::new(MAX_ENTITIES),
+            metric: Arc::from(METRIC.0),
+            unit: Arc::from(METRIC.1),
+        }
     }
 
     fn entity(&mut self, service: &str, band: SeverityBand) -> Arc<Entity> {
-        if !self.entities.contains_key(service) {
-            if self.entities.len() >= MAX_ENTITIES {
-                self.entities.clear();
-            }
-            self.entities.insert(service.into(), Default::default());
-        }
         let make = || {
             let attributes = vec![("severity".to_owned(), band.as_str().to_owned())];
             Arc::new(Entity { attributes, ..Entity::service(service) })
         };
-        match self.entities.get_mut(service).and_then(|bands| bands.get_mut(band as usize)) {
-            Some(slot) => Arc::clone(slot.get_or_insert_with(make)),
-            None => make(),
+        if let Some(known) = self.entities.get(service).and_then(|bands| bands.get(band as usize)?.as_ref()) {
+            return Arc::clone(known);
         }
+        let entity = make();
+        let mut bands = self.entities.get(service).cloned().unwrap_or_default();
+        if let Some(slot) = bands.get_mut(band as usize) {
+            *slot = Some(Arc::clone(&entity));
+        }
+        self.entities.insert(service, bands, size_of::<Entity>() + entity.heap());
+        entity
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::model::{Entity, SpanKind};
+use crate::text::Cache;
 
 /// The operation of spans whose name is one too many.
 pub(super) const OTHER: &str = "other";
@@ -11,34 +12,50 @@ pub(super) const OTHER: &str = "other";
 /// Services whose span names are told apart; those of any further service count as `other`.
 const MAX_SERVICES: usize = 10_000;
 
-/// Entities that are kept for the next batch. They are only a cache: when it is full it starts anew.
-const MAX_ENTITIES: usize = 100_000;
+/// Bytes of all names of services and operations together that are told apart; what comes later is `other`.
+const MAX_NAMES: usize = 16 << 20;
+/// What a name costs beside itself.
+const NAME: usize = 32;
+
+/// Bytes of entities that are kept for the next batch.
+const MAX_ENTITIES: usize = 16 << 20;
 
 /// The known entities, and which span names of a service are operations of their own.
 #[derive(Debug)]
 pub(super) struct Entities {
     max_operations: usize,
     operations: HashMap<Box<str>, HashSet<Box<str>>>,
-    known: HashMap<Box<str>, Arc<Entity>>,
+    /// Bytes of them.
+    names: usize,
+    known: Cache<Arc<Entity>>,
     key: String,
 }
 
 impl Entities {
     pub(super) fn new(max_operations: usize) -> Self {
-        Self { max_operations, operations: HashMap::new(), known: HashMap::new(), key: String::new() }
+        Self { max_operations, operations: HashMap::new(), names: 0, known: Cache::new(MAX_ENTITIES), key: String::new() }
     }
 
     /// Whether spans of `service` called `name` are an operation of their own. The first names that are seen
     /// are; so the same input gives the same operations.
     pub(super) fn is_operation(&mut self, service: &str, name: &str) -> bool {
         if !self.operations.contains_key(service) {
-            if self.operations.len() >= MAX_SERVICES {
+            if self.operations.len() >= MAX_SERVICES || self.names >= MAX_NAMES {
                 return false;
             }
+            self.names += NAME + service.len();
             self.operations.insert(service.into(), HashSet::new());
         }
         let Some(names) = self.operations.get_mut(service) else { return false };
-        names.contains(name) || (names.len() < self.max_operations && names.insert(name.into()))
+        if names.contains(name) {
+            return true;
+        }
+        let room = names.len() < self.max_operations && self.names < MAX_NAMES;
+        if room {
+            self.names += NAME + name.len();
+            names.insert(name.into());
+        }
+        room
     }
 
     /// The entity; `attributes` are sorted by key.
@@ -64,10 +81,7 @@ impl Entities {
             kind: Some(kind),
             attributes: attributes.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
         });
-        if self.known.len() >= MAX_ENTITIES {
-            self.known.clear();
-        }
-        self.known.insert(self.key.as_str().into(), Arc::clone(&entity));
+        self.known.insert(&self.key, Arc::clone(&entity), size_of::<Entity>() + entity.heap());
         entity
     }
 }

@@ -10,6 +10,10 @@ const DEEPEST: usize = 32;
 /// A document's text is at most this long, so that 32 bits are enough for a place in it.
 const LONGEST: usize = u32::MAX as usize;
 
+/// Paths and texts may have so many times the bytes of the document: a long key above many small values would else
+/// be kept once for each of them.
+const SPREAD: usize = 16;
+
 /// The value of a field.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Field<'a> {
@@ -68,6 +72,9 @@ pub(super) struct Fields {
     entries: Vec<Entry>,
     /// The path of the value that is being read.
     path: String,
+    /// Most bytes of `text`, and whether it would have had more.
+    room: usize,
+    full: bool,
 }
 
 impl Fields {
@@ -79,11 +86,18 @@ impl Fields {
         self.text.clear();
         self.entries.clear();
         self.path.clear();
+        (self.room, self.full) = (json.len().saturating_mul(SPREAD).min(LONGEST), false);
         if json.len() > LONGEST / 4 {
             return Err(serde_json::Error::custom("the document is larger than 1 GiB"));
         }
         let mut deserializer = serde_json::Deserializer::from_str(json);
-        deserializer.deserialize_map(Object { fields: self, depth: 0 })
+        deserializer.deserialize_map(Object { fields: self, depth: 0 })?;
+        if self.full {
+            return Err(serde_json::Error::custom(format_args!(
+                "the paths of its fields have more than {SPREAD} times the bytes of the document"
+            )));
+        }
+        Ok(())
     }
 
     /// The first value at `path`.
@@ -140,6 +154,10 @@ impl Fields {
 
     fn push(&mut self, cell: Cell) {
         let same = self.entries.last().map(|e| e.path).filter(|&range| self.slice(range) == self.path);
+        if same.is_none() && self.text.len() + self.path.len() > self.room {
+            self.full = true;
+            return;
+        }
         let path = same.unwrap_or_else(|| {
             let start = self.text.len() as u32;
             self.text.push_str(&self.path);
@@ -350,6 +368,16 @@ mod tests {
         assert_eq!(fields.number(&["b"]), Some(1000.0));
         assert_eq!(fields.number(&["c", "d", "f"]), None);
         assert_eq!(fields.number(&["e"]), Some(18_446_744_073_709_551_615.0));
+    }
+
+    #[test]
+    fn a_long_key_above_many_values_is_not_kept_for_each_of_them() {
+        let values: Vec<String> = (0..1000).map(|i| format!("\"{i}\":1")).collect();
+        let json = format!("{{\"{}\":{{{}}}}}", "a".repeat(5000), values.join(","));
+        let mut fields = Fields::default();
+        insta::assert_snapshot!(fields.read(&json).unwrap_err(), @"the paths of its fields have more than 16 times the bytes of the document");
+        assert!(fields.text.len() <= SPREAD * json.len());
+        fields.read(r#"{"a":1}"#).unwrap();
     }
 
     proptest! {

@@ -29,11 +29,13 @@ use tokio::time::Instant;
 pub use config::Config;
 
 use crate::elasticsearch::{Client, closed};
-use crate::model::{PayloadKind, UnixNanos};
+use crate::model::{Batch, PayloadKind, Signal, UnixNanos};
 use crate::pipeline::{BuildError, ComponentError, Context, Factory, Make, Outputs, Receiver, ReceiverInstance, Span, Status};
 
+use columns::Columns;
 use cursor::Cursor;
 use decode::Decoder;
+use reply::Page;
 use search::{Cluster, Search as _, SearchError};
 use window::{Outcome, PollError, Poller, Settings};
 
@@ -58,6 +60,24 @@ pub const FACTORY: Factory = Factory {
     check: config::problems,
     make: Make::Receivers(make),
 };
+
+/// Reads the answer to a search into the records of each signal; also says how many documents were not taken.
+///
+/// The same code as behind the poller, for benchmarks and fuzzing.
+///
+/// # Errors
+/// Why it cannot be used.
+pub fn decode(answer: &str) -> Result<(Vec<Batch>, u64), String> {
+    let page = Page::read(answer)?;
+    let (mut decoder, mut columns, mut rejected) = (Decoder::default(), Columns::default(), 0);
+    for hit in page.hits() {
+        let (Some(time), Some(source)) = (hit.time(), hit.source) else {
+            return Err(format!("document `{}` of `{}` has no time as its sort value, or no source", hit.id, hit.index));
+        };
+        rejected += u64::from(decoder.decode(&hit.index, time, source.get(), &mut columns).is_err());
+    }
+    Ok((Signal::ALL.map(|signal| columns.take(signal)).into(), rejected))
+}
 
 fn make(instances: Vec<ReceiverInstance>) -> Result<Vec<Box<dyn Receiver>>, BuildError> {
     let receivers = instances.into_iter().map(|ReceiverInstance { instance, outputs, .. }| {

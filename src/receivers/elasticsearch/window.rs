@@ -264,6 +264,7 @@ impl<S: Search> Poller<S> {
         let (mut from, mut after, mut losses) = (part.from, None::<String>, 0);
         loop {
             self.wait_for_others().await;
+            self.wait_for_memory().await;
             if self.context.shutdown.is_cancelled() {
                 return Ok(Outcome::Stopped);
             }
@@ -301,6 +302,18 @@ impl<S: Search> Poller<S> {
                 Err(Step::Stopped) => return Ok(Outcome::Stopped),
                 Err(Step::Error(error)) => return Err(error),
             }
+        }
+    }
+
+    /// Reads on when there is room for a page.
+    async fn wait_for_memory(&self) {
+        let memory = self.context.services.registry.memory();
+        let waited = tokio::select! {
+            () = self.context.shutdown.cancelled() => false,
+            waited = memory.room() => waited,
+        };
+        if waited {
+            self.context.counters.event("waits_for_memory", 1);
         }
     }
 

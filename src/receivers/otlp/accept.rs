@@ -15,7 +15,7 @@ use super::route::{Claim, Tenant, Tenants};
 use super::{json, protobuf};
 use crate::config::ByteSize;
 use crate::model::{LogRecords, Payload, PayloadKind, Points, Signal, Spans, Telemetry};
-use crate::pipeline::{BatchId, Clock, Flight, Origin, Receipt, Refused};
+use crate::pipeline::{BatchId, Clock, Flight, Memory, Origin, Receipt, Refused};
 
 /// How many times its body's limit a request may need when decoded.
 const DECODED_RATIO: usize = 8;
@@ -25,6 +25,7 @@ pub(super) struct Shared {
     pub(super) tenants: Tenants,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) admission: Admission,
+    pub(super) memory: Memory,
     pub(super) max_body: ByteSize,
     pub(super) max_future: Duration,
     pub(super) max_attribute_value_size: ByteSize,
@@ -70,6 +71,11 @@ impl Shared {
         Err(Refusal::not_served(format!(
             "no {signal} pipeline reads from this receiver: add `otlp` to a {signal} pipeline, or do not send {signal}"
         )))
+    }
+
+    /// Refuses before anything is read while there is no memory for it.
+    pub(super) fn check_memory(&self) -> Result<(), Refusal> {
+        self.memory.refusal().map_or(Ok(()), |why| Err(Refusal::overloaded(why)))
     }
 
     /// Takes a request in, or refuses it whole.

@@ -20,7 +20,8 @@ use tonic::transport::server::TcpIncoming;
 
 use super::accept::Shared;
 use super::answer::{Accepted, ENCODINGS, Format, Refusal};
-use super::body::{Compression, Raw, check_declared, gather};
+use super::body::{Compression, Raw, Reservation, check_declared, gather};
+use crate::config::ByteSize;
 use crate::model::Signal;
 use crate::pipeline::ComponentError;
 
@@ -92,6 +93,7 @@ async fn export(
         return Err(Refusal::not_served(format!("the content type `{found}` is not served: expected `application/grpc`")));
     }
     shared.check_served(signal)?;
+    shared.check_memory()?;
     let encoding = headers.get("grpc-encoding").map(|v| v.to_str().unwrap_or("?"));
     let compression = Compression::of(encoding)?;
     let mut reservation = shared.admission.enter();
@@ -100,7 +102,19 @@ async fn export(
         length(arrived).map_or(Ok(()), |(_, length)| check_declared(length, limit))
     })
     .await?;
-    let Some((flag, length)) = length(&framed) else {
+    let raw = unframe(&framed, compression, limit, reservation)?;
+    let accepted = shared.accept(signal, Format::Protobuf, headers, raw).await?;
+    Ok((signal, accepted))
+}
+
+/// The one message of a call.
+pub(super) fn unframe(
+    framed: &Bytes,
+    compression: Compression,
+    limit: ByteSize,
+    reservation: Reservation,
+) -> Result<Raw, Refusal> {
+    let Some((flag, length)) = length(framed) else {
         return Err(Refusal::invalid(format!("the call has {} bytes, which is no gRPC message", framed.len())));
     };
     let message = framed.slice(HEADER..);
@@ -118,9 +132,7 @@ async fn export(
         (1, compression) => compression,
         _ => return Err(Refusal::invalid(format!("the compressed flag of the gRPC message is {flag}, expected 0 or 1"))),
     };
-    let raw = Raw { bytes: message, compression, limit, reservation };
-    let accepted = shared.accept(signal, Format::Protobuf, headers, raw).await?;
-    Ok((signal, accepted))
+    Ok(Raw { bytes: message, compression, limit, reservation })
 }
 
 /// The flag and length in front of a message, once they are there.

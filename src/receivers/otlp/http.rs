@@ -155,6 +155,7 @@ async fn export(
     }
     let format = format?;
     shared.check_served(signal)?;
+    shared.check_memory()?;
     let limit = shared.max_body;
     let encoding = parts.headers.get(CONTENT_ENCODING).map(|v| v.to_str().unwrap_or("?"));
     let compression = Compression::of(encoding)?;

@@ -20,11 +20,13 @@ mod route;
 mod tests;
 mod wire;
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::str::FromStr as _;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -34,7 +36,9 @@ pub use self::build::{DecodeError, Limits};
 pub use self::config::{Config, Grpc, Http, Protocols, Routing};
 use crate::config::{ByteSize, Duration, Endpoint};
 use crate::model::{Batch, LogRecords, PayloadKind, Points, Signal, Spans};
-use crate::pipeline::{BuildError, ComponentError, Context, Factory, Make, Receiver, ReceiverInstance};
+use crate::pipeline::{
+    BuildError, ComponentError, Context, Factory, Health, Make, Memory, Pressure, Receiver, ReceiverInstance, Status,
+};
 
 /// The `otlp` receiver.
 pub const FACTORY: Factory = Factory {
@@ -71,6 +75,30 @@ pub fn decode(signal: Signal, format: Format, body: &[u8], limits: Limits) -> Re
         Signal::Metrics => all::<Points>(format, body, limits),
         Signal::Logs => all::<LogRecords>(format, body, limits),
     }
+}
+
+/// The listeners of a receiver, and how many bytes the requests that each is receiving may hold.
+pub fn most_memory(config: &serde_json::Value) -> Vec<(String, u64)> {
+    let Ok(config) = config::read(config) else { return Vec::new() };
+    let Protocols { grpc, http } = &config.protocols;
+    let endpoints = [grpc.as_ref().map(|grpc| &grpc.endpoint), http.as_ref().map(|http| &http.endpoint)];
+    let size = config.max_in_flight_size.bytes();
+    endpoints.into_iter().flatten().map(|endpoint| (normalised(endpoint).to_string(), size)).collect()
+}
+
+/// Takes the message out of the body of a gRPC call and unpacks it. `encoding` is the call's `grpc-encoding`; the
+/// message may have up to `limit` bytes.
+///
+/// The same code as behind the listener, for fuzzing.
+///
+/// # Errors
+/// What is wrong with the body, as the client is told.
+pub fn unframe(framed: &Bytes, encoding: Option<&str>, limit: ByteSize) -> Result<Bytes, String> {
+    let reservation = body::Admission::new(ByteSize::new(u64::MAX)).enter();
+    let unpacked = body::Compression::of(encoding)
+        .and_then(|compression| grpc::unframe(framed, compression, limit, reservation))
+        .and_then(body::Raw::unpack);
+    unpacked.map(|(bytes, _)| bytes).map_err(|refusal| refusal.message)
 }
 
 /// What all environments that share a listener must agree on.
@@ -119,6 +147,9 @@ impl Group {
 /// All listeners of all environments.
 struct Otlp {
     listeners: Vec<Listener>,
+    memory: Memory,
+    /// Of all receivers, where they tell that there is no memory.
+    healths: Vec<Health>,
     shutdown: Option<CancellationToken>,
 }
 
@@ -147,6 +178,8 @@ impl Otlp {
     fn new(instances: Vec<ReceiverInstance>) -> Result<Self, BuildError> {
         let mut groups: Vec<Group> = Vec::new();
         let shutdown = instances.first().map(|i| i.instance.context.shutdown.clone());
+        let memory = instances.first().map(|i| i.instance.context.services.registry.memory()).unwrap_or_default();
+        let healths = instances.iter().map(|i| i.instance.context.health.clone()).collect();
         for instance in instances {
             let context = &instance.instance.context;
             let config = config::read(&instance.instance.config)
@@ -172,7 +205,7 @@ impl Otlp {
             }
         }
         let listeners = groups.into_iter().filter_map(Listener::new).collect();
-        Ok(Self { listeners, shutdown })
+        Ok(Self { listeners, memory, healths, shutdown })
     }
 }
 
@@ -239,6 +272,7 @@ impl Listener {
             tenants: route::Tenants::new(tenants),
             clock: Arc::clone(&contexts.first()?.services.clock),
             admission: body::Admission::new(settings.max_in_flight_size),
+            memory: contexts.first()?.services.registry.memory(),
             max_body: settings.max_request_body_size,
             max_future: settings.max_future.get(),
             max_attribute_value_size: settings.max_attribute_value_size,
@@ -278,6 +312,20 @@ impl Listener {
     }
 }
 
+/// Shows that requests are refused as long as there is no memory for them.
+async fn tell_pressure(memory: &Memory, healths: &[Health]) -> Infallible {
+    let mut pressure = memory.watch();
+    loop {
+        // The sender lives as long as `memory` does.
+        let _ = pressure.wait_for(|p| *p == Pressure::Full).await;
+        let why = memory.refusal().unwrap_or_default();
+        let status = Status::RecoverableError(format!("requests are refused until there is room: {why}"));
+        healths.iter().for_each(|health| health.set(status.clone()));
+        let _ = pressure.wait_for(|p| *p != Pressure::Full).await;
+        healths.iter().filter(|health| health.get() == status).for_each(|health| health.set(Status::Ok));
+    }
+}
+
 #[async_trait]
 impl Receiver for Otlp {
     async fn start(&mut self) -> Result<(), ComponentError> {
@@ -295,7 +343,13 @@ impl Receiver for Otlp {
             servers.spawn(listener.run(stop.clone()));
         }
         let mut result = Ok(());
-        while let Some(ended) = servers.join_next().await {
+        let mut telling = std::pin::pin!(tell_pressure(&self.memory, &self.healths));
+        loop {
+            let ended = tokio::select! {
+                never = &mut telling => match never {},
+                ended = servers.join_next() => ended,
+            };
+            let Some(ended) = ended else { break };
             // One that fails says so at once, while the others go on.
             let ended = ended.unwrap_or_else(|e| Err(ComponentError::new(format_args!("an OTLP server ended: {e}"))));
             if let Err(e) = &ended {

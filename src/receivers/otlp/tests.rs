@@ -3,4 +3,5 @@
 mod columns;
 mod contract;
 mod environments;
+mod memory;
 mod support;

@@ -126,6 +126,13 @@ impl SimFiles {
                 *byte ^= mask;
             }
         }
+        for change in &mut file.changes {
+            if let Change::Write { at, bytes } = change
+                && let Some(byte) = byte.checked_sub(*at).and_then(|offset| bytes.get_mut(offset))
+            {
+                *byte ^= mask;
+            }
+        }
         byte < file.bytes.len()
     }
 
@@ -260,7 +267,7 @@ fn sectors(at: usize, mut bytes: Vec<u8>, random: &mut fastrand::Rng) -> Vec<u8>
     const SECTOR: usize = 64; // small, so that small files have many
     let mut lost = false;
     for (offset, byte) in bytes.iter_mut().enumerate() {
-        if offset == 0 || (at + offset) % SECTOR == 0 {
+        if offset == 0 || (at + offset).is_multiple_of(SECTOR) {
             lost = random.bool();
         }
         if lost {

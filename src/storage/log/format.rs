@@ -24,6 +24,8 @@
 
 /// What a segment's file name ends in.
 pub(super) const ENDING: &str = ".log";
+/// What the name of a file ends in that is not complete.
+pub(super) const UNFINISHED: &str = ".tmp";
 pub(super) const MAGIC: [u8; 4] = *b"alog";
 pub(super) const VERSION: u32 = 1;
 pub(super) const SEGMENT_HEADER: u64 = 32;
@@ -32,15 +34,24 @@ pub(super) const RECORD_HEADER: u64 = 32;
 /// The most bytes that one record may have.
 pub const MAX_RECORD: u64 = 256 * 1024 * 1024;
 
+/// Every index is below this, whatever the name or the content of a file says: there is always a next one.
+pub(super) const INDICES: u64 = 1 << 63;
+
 /// The name of the segment whose first record has index `first`. Names sort as their indices do.
 pub(super) fn name(first: u64) -> String {
     format!("{first:020}{ENDING}")
 }
 
+/// The name of a segment or of a copy of one until it is complete.
+pub(super) fn unfinished_name(first: u64) -> String {
+    format!("{first:020}{UNFINISHED}")
+}
+
 /// The index in a segment's name.
 pub(super) fn index_of(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(ENDING)?;
-    if digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit()) { digits.parse().ok() } else { None }
+    let all_digits = digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit());
+    digits.parse().ok().filter(|index| all_digits && *index < INDICES)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +87,7 @@ impl SegmentHeader {
             return Err(NoHeader::Damaged);
         }
         match u32_at(bytes, 4) {
+            VERSION if u32_at(bytes, 12) == 0 => Err(NoHeader::Damaged),
             VERSION => Ok(Self { mark: u32_at(bytes, 12), first: u64_at(bytes, 16), follows: u64_at(bytes, 24) }),
             version if version > VERSION => Err(NoHeader::Newer(version)),
             _ => Err(NoHeader::Damaged),
@@ -120,7 +132,8 @@ impl RecordHeader {
             payload_checksum: u32_at(bytes, 24),
         };
         let whole = u32_at(bytes, 28) == crc32c::crc32c(bytes.get(..28).unwrap_or_default());
-        (whole && header.mark != 0 && u64::from(header.length) <= MAX_RECORD).then_some(header)
+        let possible = header.mark != 0 && header.index < INDICES && u64::from(header.length) <= MAX_RECORD;
+        (whole && possible).then_some(header)
     }
 }
 
@@ -155,6 +168,18 @@ fn u64_at(bytes: &[u8; 32], at: usize) -> u64 {
     bytes.get(at..).and_then(|b| b.first_chunk()).map_or(0, |b| u64::from_le_bytes(*b))
 }
 
+/// A segment as a later version may write it.
+#[cfg(test)]
+pub(super) fn newer_segment(first: u64, bytes: usize) -> Vec<u8> {
+    let mut header = SegmentHeader { mark: 1, first, follows: first }.encode();
+    put(&mut header, 4, &(VERSION + 1).to_le_bytes());
+    let checksum = SegmentHeader::checksum(&header);
+    put(&mut header, 8, &checksum.to_le_bytes());
+    let mut segment = header.to_vec();
+    segment.resize(bytes, 0xA5);
+    segment
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -165,7 +190,8 @@ mod tests {
     fn names_sort_as_indices_and_nothing_else_is_a_name() {
         assert_eq!(name(42), "00000000000000000042.log");
         assert!(name(9) < name(10) && name(u64::MAX) > name(u64::MAX - 1));
-        assert_eq!(index_of(&name(u64::MAX)), Some(u64::MAX));
+        assert_eq!(index_of(&name(INDICES - 1)), Some(INDICES - 1));
+        assert_eq!(index_of(&name(INDICES)), None);
         for other in ["42.log", "00000000000000000042.tmp", "+0000000000000000042.log", "99999999999999999999.log", ""] {
             assert_eq!(index_of(other), None, "{other}");
         }

@@ -5,18 +5,32 @@
 //!
 //! | what is found | what happens |
 //! |---|---|
-//! | the last write torn, or zeros in its place (a power cut) | cut off; nobody was told that it is kept |
+//! | the last write torn, or zeros in its place (a power cut) | left out; nobody was told that it is kept |
 //! | bytes that changed after they were safe | stepped over; a copy of the segment goes to `set_aside/` |
 //! | a file in which no record can be read | moved to `set_aside/` |
 //! | a segment of a newer format version | moved to `set_aside/`, untouched |
 //! | a segment is missing | told; the ones after it are read |
-//! | a segment that was just begun, or a temporary file | removed |
+//! | an empty segment or an unfinished file | removed |
+//!
+//! A file that holds records is never changed but by appending, or by cutting off a write that has just failed. When the
+//! log is opened, a new segment is begun; it says from which index on the one before is void, and it begins with the last
+//! batch again, since what a killed process wrote may be known to the kernel's cache alone.
 //!
 //! Where it cannot be known how many records were in what was lost, as many indices are left out as there may have
 //! been, so that no index ever stands for two records.
+//!
+//! Why not an embedded engine: beside redb 4.5 and fjall 3.1 with one sync per batch (`compare.rs`), all are as slow as the
+//! disk's syncs, but of records of 135 kB this log writes 1.03 times their bytes and the engines 2.0 to 2.15 times (of 4 kB:
+//! 2.0 and 8.4), and in memory it takes 388 MB/s where they take 155 and 244 (of 4 kB: 297, 20 and 187). With the newest
+//! 100 MB kept it needs 144 MB of disk and they 514 and 511, since to trim is to remove a file. And no engine reads on
+//! behind damage and tells which records it cost, which is what this log is for.
 
+#[cfg(test)]
+mod compare;
 mod damage;
 mod format;
+#[cfg(test)]
+mod model;
 mod open;
 mod reader;
 mod scan;
@@ -33,7 +47,8 @@ pub use format::MAX_RECORD;
 pub use open::{Opened, Reason, SetAside};
 pub use reader::Reader;
 
-use self::format::{RECORD_HEADER, SEGMENT_HEADER, encode};
+use self::format::{INDICES, RECORD_HEADER, SEGMENT_HEADER, encode};
+use self::open::Recovered;
 use self::segments::{Segment, Segments};
 use super::{Files, StorageError};
 
@@ -71,11 +86,18 @@ pub enum AppendError {
 /// A log that is open for writing. One process may have it open, and does not share it.
 pub struct Log {
     segments: Segments,
-    /// Records that may not be on disk yet, encoded, as they are at the end of the last segment.
-    unsynced: Vec<u8>,
-    unsynced_records: u64,
+    unsynced: Unsynced,
     next: u64,
     options: LogOptions,
+}
+
+/// Records that may not be on disk yet, encoded, as they stand at the end of the last segment.
+#[derive(Debug, Default)]
+struct Unsynced {
+    bytes: Vec<u8>,
+    /// Index of the first.
+    first: u64,
+    count: u64,
 }
 
 /// So many unsynced bytes are kept in memory at most.
@@ -97,10 +119,16 @@ impl Log {
     /// # Errors
     /// When the folder cannot be made or listed. Never because of what is in it.
     pub fn open(files: Arc<dyn Files>, folder: PathBuf, options: LogOptions) -> Result<(Self, Opened), StorageError> {
-        let (segments, next, opened) = open::open(files, folder)?;
         let most = (options.max_size / 4).max(SEGMENT_HEADER + RECORD_HEADER);
         let options = LogOptions { segment_size: options.segment_size.min(most), ..options };
-        Ok((Self { segments, unsynced: Vec::new(), unsynced_records: 0, next, options }, opened))
+        let Recovered { segments, unsynced, next, opened } = open::open(files, folder)?;
+        let mut log = Self { segments, unsynced, next, options };
+        // What cannot be written now is written before anything else.
+        if log.sync().is_ok() && log.segments.left_out.is_some() {
+            let _ = log.segments.begin(next);
+        }
+        let opened = opened.read_all(&log.segments, next)?;
+        Ok((log, opened))
     }
 
     /// Index of the first record that the log has; `next` when it has none.
@@ -149,7 +177,7 @@ impl Log {
     /// # Errors
     /// As for [`Log::append`].
     pub fn append_unsynced(&mut self, records: &[impl AsRef<[u8]>]) -> Result<u64, AppendError> {
-        if self.unsynced.len().saturating_add(bytes_of(records) as usize) > MOST_UNSYNCED {
+        if self.unsynced.bytes.len().saturating_add(bytes_of(records) as usize) > MOST_UNSYNCED {
             return self.append(records);
         }
         self.write(records)
@@ -160,9 +188,10 @@ impl Log {
     /// # Errors
     /// When the disk fails.
     pub fn sync(&mut self) -> Result<(), StorageError> {
-        if self.unsynced_records > 0 || !self.segments.is_sound() {
+        if self.unsynced.count > 0 || !self.segments.is_sound() {
             if !self.segments.is_sound() || self.segments.sync().is_err() {
-                self.segments.repair(self.next - self.unsynced_records, &mut self.unsynced)?;
+                let first = if self.unsynced.count > 0 { self.unsynced.first } else { self.next };
+                self.segments.repair(first, &mut self.unsynced.bytes)?;
             }
             self.settled();
         }
@@ -192,6 +221,8 @@ impl Log {
             self.sync()?;
             self.segments.leave_out(self.next);
             self.next = index;
+            // So that it holds from now on; if it fails, the next append does it.
+            let _ = self.segments.begin(index);
         }
         Ok(())
     }
@@ -208,6 +239,10 @@ impl Log {
         if records.is_empty() {
             return Ok(self.next);
         }
+        if self.next.saturating_add(records.len() as u64) > INDICES {
+            // Nobody writes so many; a file that somebody put here says so.
+            return Err(StorageError(format!("the log has given index {} and has no more", self.next)).into());
+        }
         if !self.segments.is_sound() {
             self.sync()?;
         }
@@ -215,15 +250,18 @@ impl Log {
             self.sync()?;
             self.segments.begin(self.next)?;
         }
-        let start = self.unsynced.len();
+        if self.unsynced.count == 0 {
+            self.unsynced.first = self.next;
+        }
+        let start = self.unsynced.bytes.len();
         let (mark, durable) = self.segments.mark_and_durable();
         for (index, record) in (self.next..).zip(records) {
-            encode(&mut self.unsynced, mark, index, durable, record.as_ref());
+            encode(&mut self.unsynced.bytes, mark, index, durable, record.as_ref());
         }
         let first = self.next;
         self.next += records.len() as u64;
-        self.unsynced_records += records.len() as u64;
-        if let Err(error) = self.segments.write(self.unsynced.get(start..).unwrap_or_default()) {
+        self.unsynced.count += records.len() as u64;
+        if let Err(error) = self.segments.write(self.unsynced.bytes.get(start..).unwrap_or_default()) {
             self.take_back(records.len() as u64, wanted);
             return Err(error.into());
         }
@@ -233,16 +271,16 @@ impl Log {
     /// After a failed write or sync: as if the last `count` records had never been there.
     fn take_back(&mut self, count: u64, bytes: u64) {
         self.next -= count;
-        self.unsynced_records -= count;
-        self.unsynced.truncate(self.unsynced.len().saturating_sub(bytes as usize));
+        self.unsynced.count -= count;
+        self.unsynced.bytes.truncate(self.unsynced.bytes.len().saturating_sub(bytes as usize));
         // When this fails too, it is tried again before anything else is written.
         let _ = self.sync();
     }
 
     fn settled(&mut self) {
-        self.unsynced_records = 0;
-        self.unsynced.clear();
-        self.unsynced.shrink_to(BUFFER_KEPT);
+        self.unsynced.count = 0;
+        self.unsynced.bytes.clear();
+        self.unsynced.bytes.shrink_to(BUFFER_KEPT);
     }
 }
 

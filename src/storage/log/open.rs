@@ -6,8 +6,9 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::Unsynced;
 use super::damage::{Cause, Damage};
-use super::format::{NoHeader, RECORD_HEADER, SEGMENT_HEADER, index_of, name};
+use super::format::{NoHeader, RECORD_HEADER, SEGMENT_HEADER, SegmentHeader, UNFINISHED, index_of, name};
 use super::reader::Reader;
 use super::scan::{Found, Scan, Tail};
 use super::segments::{Active, Segment, Segments};
@@ -15,6 +16,8 @@ use crate::storage::{Files, StorageError};
 
 /// So many unfinished writes are told apart.
 const MOST_HOLES: usize = 1024;
+/// So many files are in `set_aside/` before no more copies are made.
+const MOST_SET_ASIDE: usize = 16;
 const SET_ASIDE: &str = "set_aside";
 
 /// What was found when a log was opened.
@@ -22,8 +25,8 @@ const SET_ASIDE: &str = "set_aside";
 pub struct Opened {
     /// How many records can be read.
     pub records: u64,
-    /// How many bytes of a write that was not finished were cut off.
-    pub cut: u64,
+    /// How many bytes of a write that was not finished are left out.
+    pub unfinished: u64,
     /// Records that were kept and cannot be read. Told at every opening until they are trimmed.
     pub damages: Vec<Damage>,
     /// Files that were moved or copied to `set_aside/`, or should have been.
@@ -46,8 +49,6 @@ pub struct SetAside {
 pub enum Reason {
     /// Some records cannot be read: this is a copy.
     Damaged,
-    /// The end was cut off, and may have held records: this is a copy.
-    Cut,
     /// No record can be read.
     Unreadable,
     /// A later anomalyd wrote it, in this version of the format.
@@ -59,7 +60,6 @@ impl fmt::Display for SetAside {
         let path = self.path.display();
         match self.reason {
             Reason::Damaged => write!(f, "the log segment {path} is damaged; its other records are used")?,
-            Reason::Cut => write!(f, "the log segment {path} ended in bytes that are no records and were cut off")?,
             Reason::Unreadable => write!(f, "no record can be read in the log segment {path}")?,
             Reason::Newer(version) => write!(
                 f,
@@ -68,44 +68,49 @@ impl fmt::Display for SetAside {
             )?,
         }
         match (&self.now, self.reason) {
-            (Ok(now), Reason::Damaged | Reason::Cut) => write!(f, "; {} is a copy of it as it was", now.display()),
+            (Ok(now), Reason::Damaged) => write!(f, "; {} is a copy of it as it was", now.display()),
             (Ok(now), _) => write!(f, "; it is now {}", now.display()),
             (Err(e), _) => write!(f, "; it could not be set aside: {e}"),
         }
     }
 }
 
-/// A log's segments in order, and the index that the next record gets.
-pub(super) fn open(files: Arc<dyn Files>, folder: PathBuf) -> Result<(Segments, u64, Opened), StorageError> {
+/// A log as it is when its folder has been looked through.
+pub(super) struct Recovered {
+    pub(super) segments: Segments,
+    /// The last records, which may be known to the kernel's cache alone: written again, they are safe.
+    pub(super) unsynced: Unsynced,
+    pub(super) next: u64,
+    pub(super) opened: Opened,
+}
+
+/// Looks through the segments. Changes nothing but that it sets unreadable files aside and removes unfinished ones.
+pub(super) fn open(files: Arc<dyn Files>, folder: PathBuf) -> Result<Recovered, StorageError> {
     let at = |what: &str, e: &io::Error| StorageError(format!("cannot {what} the log folder {}: {e}", folder.display()));
     files.make_folder(&folder).map_err(|e| at("make", &e))?;
     let found = files.list(&folder).map_err(|e| at("list", &e))?;
-    let mut recovery = Recovery { files, folder: folder.clone(), opened: Opened::default(), floor: 0 };
+    let mut recovery = Recovery { files: Arc::clone(&files), folder: folder.clone(), opened: Opened::default(), floor: 0 };
     let mut all = VecDeque::new();
     for (name, length) in found {
         if let Some(first) = index_of(&name) {
-            if recovery.is_usable(first, length) {
-                all.push_back(Segment { first, length });
+            if let Some(follows) = recovery.usable(first, length) {
+                // No index before it is given again.
+                recovery.floor = 0;
+                all.push_back(Segment { first, follows, length });
             }
-        } else if Path::new(&name).extension().is_some_and(|e| e == "tmp") {
-            let _ = recovery.files.remove(&folder.join(name)); // of a copy that was not finished
+        } else if name.ends_with(UNFINISHED) {
+            let _ = files.remove(&folder.join(name));
         }
     }
-    let (active, end) = match all.back_mut() {
-        Some(last) => recovery.finish(last),
-        None => (None, 0),
+    let (active, unsynced, end) = match all.back() {
+        Some(last) => recovery.finish(*last),
+        None => (None, Unsynced::default(), 0),
     };
     let next = end.max(recovery.floor);
     let left_out = (next > end).then_some(end);
-    let active = active.filter(|_| left_out.is_none());
-    recovery.check(next)?;
-    let Recovery { files, folder, opened, .. } = recovery;
-    let mut segments = Segments { files, folder, all, active, broken: false, left_out };
-    if left_out.is_some() {
-        // Remembers which indices are left out; if it fails now, the first append does it.
-        let _ = segments.begin(next);
-    }
-    Ok((segments, next, opened))
+    let broken = unsynced.count > 0;
+    let segments = Segments { files, folder, all, active, broken, left_out };
+    Ok(Recovered { segments, unsynced, next, opened: recovery.opened })
 }
 
 struct Recovery {
@@ -117,22 +122,22 @@ struct Recovery {
 }
 
 impl Recovery {
-    /// Whether the segment has anything to read; else it is put out of the way.
-    fn is_usable(&mut self, first: u64, length: u64) -> bool {
+    /// Which index the segment follows, if it has anything to read; else it is put out of the way.
+    fn usable(&mut self, first: u64, length: u64) -> Option<u64> {
         let path = self.folder.join(name(first));
         let reason = match Scan::open(self.files.as_ref(), &path, 0) {
-            Ok((_, Ok(header))) if header.first == first => return true,
+            Ok((_, Ok(header))) if header.first == first => return Some(header.follows),
             Ok((_, Err(NoHeader::Newer(version)))) => Reason::Newer(version),
             Ok((mut scan, _)) => {
                 if length <= SEGMENT_HEADER {
                     // The header is on disk before the first record is written: there was none.
                     self.floor = self.floor.max(first);
-                    self.opened.cut += length;
+                    self.opened.unfinished += length;
                     let _ = self.files.remove(&path);
-                    return false;
+                    return None;
                 }
                 if let Found::Record { .. } | Found::Hole { .. } = scan.advance() {
-                    return true;
+                    return Some(first);
                 }
                 Reason::Unreadable
             }
@@ -141,7 +146,7 @@ impl Recovery {
         // As many records as could have been in it, in any version.
         self.floor = self.floor.max(first.saturating_add(length));
         self.move_aside(path, first, reason);
-        false
+        None
     }
 
     fn move_aside(&mut self, path: PathBuf, first: u64, reason: Reason) {
@@ -153,94 +158,100 @@ impl Recovery {
         self.opened.set_aside.push(SetAside { path, now, reason });
     }
 
-    /// Copies a segment to `set_aside/`, unless that was done before.
-    fn copy_aside(&mut self, first: u64, reason: Reason) {
-        let path = self.folder.join(name(first));
-        let now = self.try_copy(&path, first).map_err(|e| e.to_string());
-        self.opened.set_aside.push(SetAside { path, now, reason });
-    }
-
-    fn try_copy(&self, path: &Path, first: u64) -> io::Result<PathBuf> {
-        let aside = self.folder.join(SET_ASIDE);
-        self.files.make_folder(&aside)?;
-        let to = aside.join(name(first));
-        if self.files.list(&aside)?.iter().any(|(there, _)| *there == name(first)) {
-            return Ok(to);
-        }
-        let unfinished = self.folder.join(format!("{first:020}.tmp"));
-        let mut source = self.files.read(path)?;
-        let mut copy = self.files.create(&unfinished)?;
-        let mut buffer = vec![0; 256 * 1024];
-        loop {
-            match source.read(&mut buffer)? {
-                0 => break,
-                n => copy.write_all(buffer.get(..n).unwrap_or_default())?,
-            }
-        }
-        copy.sync()?;
-        self.files.rename(&unfinished, &to)?;
-        self.files.sync_folder(&aside)?;
-        Ok(to)
-    }
-
-    /// Takes the unfinished write off the last segment, and opens it to be written on. Returns the index after its last
-    /// record.
-    fn finish(&mut self, last: &mut Segment) -> (Option<Active>, u64) {
+    /// Finds where the last segment ends. Returns it to be written on, if it has no record yet; else its last records, to
+    /// be carried over into a new one. And the index after its last record.
+    fn finish(&mut self, last: Segment) -> (Option<Active>, Unsynced, u64) {
         let path = self.folder.join(name(last.first));
-        let Ok((mut scan, header)) = Scan::open(self.files.as_ref(), &path, 0) else { return (None, last.first) };
-        let end = End::of(&mut scan, last.first, header.is_ok());
-        last.length = scan.length();
-        drop(scan);
-        let cut = last.length.saturating_sub(end.at);
-        if cut > 0 {
-            if matches!(end.tail, Tail::Unreadable(_)) {
-                // What is there may be read another day.
-                self.floor = self.floor.max(end.next.saturating_add(cut / RECORD_HEADER));
-                return (None, end.next);
-            }
-            if end.tail == Tail::Garbage {
-                self.copy_aside(last.first, Reason::Cut);
-            }
+        let nothing = (None, Unsynced::default(), last.first);
+        let Ok((mut scan, header)) = Scan::open(self.files.as_ref(), &path, 0) else { return nothing };
+        let end = End::of(&mut scan, last.first);
+        let unfinished = scan.length().saturating_sub(end.at);
+        self.opened.unfinished += unfinished;
+        if unfinished > 0 && end.tail != Tail::Short {
+            // Perhaps these were records that went bad.
+            self.floor = self.floor.max(end.next.saturating_add(unfinished.div_ceil(RECORD_HEADER)));
+            // Only a power cut leaves such an end; what can be read after one was read from the disk.
+            return (None, Unsynced::default(), end.next);
         }
-        let opened = self.files.append_to(&path).and_then(|mut file| {
-            if cut > 0 {
-                file.cut(end.at)?;
-            }
-            // What a process wrote that ended before it synced can be read, and is not safe yet.
-            file.sync()?;
-            self.files.sync_folder(&self.folder)?;
-            Ok(file)
+        if let Ok(SegmentHeader { mark, .. }) = header
+            && scan.length() == SEGMENT_HEADER
+        {
+            let reopened = self.files.sync_folder(&self.folder).and_then(|()| self.files.append_to(&path));
+            let length = SEGMENT_HEADER;
+            let active = reopened.ok().map(|file| Active { file, mark, durable: length, written: length });
+            return (active, Unsynced::default(), end.next);
+        }
+        match scan.bytes(end.durable..end.at) {
+            Ok(bytes) => (
+                None,
+                Unsynced { bytes, first: end.first_unsynced, count: end.next.saturating_sub(end.first_unsynced) },
+                end.next,
+            ),
+            Err(_) => (None, Unsynced::default(), end.next),
+        }
+    }
+}
+
+impl Opened {
+    /// What somebody should know, in sentences; none when all is well.
+    pub fn sentences(&self) -> impl Iterator<Item = String> {
+        let unfinished = (self.unfinished > 0).then(|| {
+            format!(
+                "{} bytes of a write that was not finished are left out at the end of the log; nobody was told that they are kept",
+                self.unfinished
+            )
         });
-        // When it cannot be cut, the next segment says where this one ends.
-        let Ok(file) = opened else { return (None, end.next) };
-        last.length = end.at;
-        self.opened.cut += cut;
-        if cut > 0 && end.tail != Tail::Short {
-            self.floor = self.floor.max(end.next.saturating_add(cut / RECORD_HEADER));
-        }
-        let mark = header.ok().filter(|_| !end.damaged).map(|h| h.mark);
-        let active = mark.map(|mark| Active { file, mark, durable: end.at, written: end.at });
-        (active, end.next)
+        let set_aside = self.set_aside.iter().map(ToString::to_string);
+        unfinished.into_iter().chain(self.damages.iter().map(ToString::to_string)).chain(set_aside)
     }
 
-    /// Reads everything, and sets the damaged segments aside.
-    fn check(&mut self, next: u64) -> Result<(), StorageError> {
-        let mut reader = Reader::open(Arc::clone(&self.files), self.folder.clone(), 0)?;
+    /// Reads everything, and copies the damaged segments to `set_aside/`.
+    pub(super) fn read_all(mut self, segments: &Segments, next: u64) -> Result<Self, StorageError> {
+        let mut reader = Reader::open(Arc::clone(&segments.files), segments.folder.clone(), 0)?;
         reader.stop_before(next);
         while let Some(found) = reader.read() {
             match found {
-                Ok(_) => self.opened.records += 1,
-                Err(damage) => self.opened.damages.push(damage),
+                Ok(_) => self.records += 1,
+                Err(damage) => self.damages.push(damage),
             }
         }
-        let damaged = self.opened.damages.iter().filter(|d| d.cause != Cause::Missing);
-        let mut firsts: Vec<u64> = damaged.filter_map(|d| index_of(&d.path.file_name()?.to_string_lossy())).collect();
-        firsts.dedup();
-        for first in firsts {
-            self.copy_aside(first, Reason::Damaged);
+        let damaged = self.damages.iter().filter(|d| d.cause != Cause::Missing);
+        let mut names: Vec<String> = damaged.filter_map(|d| Some(d.path.file_name()?.to_str()?.to_owned())).collect();
+        names.dedup();
+        for name in names {
+            let now = copy_aside(segments.files.as_ref(), &segments.folder, &name).map_err(|e| e.to_string());
+            self.set_aside.push(SetAside { path: segments.folder.join(name), now, reason: Reason::Damaged });
         }
-        Ok(())
+        Ok(self)
     }
+}
+
+/// Copies a segment to `set_aside/`, unless that was done before.
+fn copy_aside(files: &dyn Files, folder: &Path, name: &str) -> io::Result<PathBuf> {
+    let aside = folder.join(SET_ASIDE);
+    files.make_folder(&aside)?;
+    let to = aside.join(name);
+    let there = files.list(&aside)?;
+    if there.iter().any(|(there, _)| there == name) {
+        return Ok(to);
+    }
+    if there.len() >= MOST_SET_ASIDE {
+        return Err(io::Error::other(format!("there are {} files in {} already", there.len(), aside.display())));
+    }
+    let unfinished = folder.join(format!("{name}{UNFINISHED}"));
+    let mut source = files.read(&folder.join(name))?;
+    let mut copy = files.create(&unfinished)?;
+    let mut buffer = vec![0; 256 * 1024];
+    loop {
+        match source.read(&mut buffer)? {
+            0 => break,
+            n => copy.write_all(buffer.get(..n).unwrap_or_default())?,
+        }
+    }
+    copy.sync()?;
+    files.rename(&unfinished, &to)?;
+    files.sync_folder(&aside)?;
+    Ok(to)
 }
 
 /// Where the last segment ends.
@@ -251,18 +262,21 @@ struct End {
     at: u64,
     /// What stands behind it.
     tail: Tail,
-    /// Whether there is damage before it.
-    damaged: bool,
+    /// Up to which byte the segment is known to be on disk, and the index of the record that stands there.
+    durable: u64,
+    first_unsynced: u64,
 }
 
 impl End {
-    fn of(scan: &mut Scan, first: u64, header: bool) -> Self {
-        let mut end = Self { next: first, at: scan.position(), tail: Tail::Short, damaged: !header };
+    fn of(scan: &mut Scan, first: u64) -> Self {
+        let begin = scan.position();
+        let mut end = Self { next: first, at: begin, tail: Tail::Short, durable: begin, first_unsynced: first };
         // Holes that may be an unfinished write, of which the disk may have written any parts: where each begins, and the
         // end behind the records that follow it. A later record that was written when the hole's place was already on
         // disk tells that the bytes have changed since.
         let mut holes: VecDeque<(u64, u64, u64)> = VecDeque::new();
         loop {
+            let at = scan.position();
             match scan.advance() {
                 Found::Record { index, durable } => {
                     let behind = (index.saturating_add(1), scan.position());
@@ -272,7 +286,11 @@ impl End {
                     }
                     while let Some((_, next, at)) = holes.pop_front_if(|(hole, ..)| *hole < durable) {
                         (end.next, end.at) = (next, at);
-                        end.damaged = true;
+                        (end.first_unsynced, end.durable) = (next, at);
+                    }
+                    if holes.is_empty() && durable > end.durable {
+                        // A batch begins here.
+                        (end.durable, end.first_unsynced) = (at, index);
                     }
                 }
                 Found::Hole { at, .. } if holes.len() < MOST_HOLES => holes.push_back((at, end.next, end.at)),

@@ -22,6 +22,8 @@ pub struct Reader {
     folder: PathBuf,
     /// First indices of the segments behind the current one, as last listed.
     later: VecDeque<u64>,
+    /// What the current segment has from this index on, a later one voids.
+    bound: u64,
     current: Option<Current>,
     /// The last segment that was opened, or could not be.
     passed: Option<u64>,
@@ -57,6 +59,7 @@ impl Reader {
             files,
             folder,
             later: VecDeque::new(),
+            bound: u64::MAX,
             current: None,
             passed: None,
             next: from,
@@ -112,7 +115,7 @@ impl Reader {
             };
             match found {
                 // What a failed append left behind: the segment after this one has these indices.
-                Found::Record { index, .. } if self.later.front().is_some_and(|first| index >= *first) => self.current = None,
+                Found::Record { index, .. } if index >= self.bound => self.current = None,
                 Found::Record { index, .. } if index < self.next => {}
                 Found::Record { index, .. } if index >= self.end => {
                     current.held = Some(index);
@@ -178,6 +181,7 @@ impl Reader {
                 return Some(None);
             }
         };
+        self.bound = self.bound_by_next();
         let follows = header.map_or(first, |h| h.follows);
         let lost = self.next..follows;
         self.next = self.next.max(first);
@@ -190,6 +194,14 @@ impl Reader {
         Some(Some(Damage { path, at, lost, cause }))
     }
 
+    fn bound_by_next(&self) -> u64 {
+        let Some(first) = self.later.front() else { return u64::MAX };
+        match Scan::open(self.files.as_ref(), &self.folder.join(name(*first)), 0) {
+            Ok((_, Ok(header))) => header.follows,
+            _ => *first,
+        }
+    }
+
     /// Looks whether the log has grown since.
     fn sees_more(&mut self) -> bool {
         let after = self.passed;
@@ -198,6 +210,7 @@ impl Reader {
         self.later = segments.into_iter().filter(|first| after.is_none_or(|after| *first > after)).collect();
         let begin = if after.is_none() { self.later.partition_point(|first| *first <= self.next).saturating_sub(1) } else { 0 };
         self.later.drain(..begin);
+        self.bound = self.bound_by_next();
         let grown = self.current.as_mut().is_some_and(|c| c.scan.refresh().unwrap_or(false));
         grown || !self.later.is_empty()
     }

@@ -1,9 +1,10 @@
 //! Reads the records of one segment and finds the way again behind damaged bytes.
 
 use std::io::{self, BufReader, ErrorKind, Read as _, Seek as _, SeekFrom};
+use std::ops::Range;
 use std::path::Path;
 
-use super::format::{NoHeader, RECORD_HEADER, RecordHeader, SEGMENT_HEADER, SegmentHeader};
+use super::format::{NoHeader, RECORD_HEADER, RecordHeader, SEGMENT_HEADER, SegmentHeader, index_of};
 use crate::storage::{Files, ReadFile};
 
 const BUFFER: usize = 256 * 1024;
@@ -61,7 +62,9 @@ impl Scan {
         };
         let mark = header.ok().map(|h| h.mark);
         let position = SEGMENT_HEADER.min(length);
-        Ok((Self { file, position, length, mark, from, next: 0, payload: Vec::new() }, header))
+        // What has a lower index than the segment's name says does not belong here, and would be taken for the last record.
+        let next = path.file_name().and_then(|name| index_of(&name.to_string_lossy())).unwrap_or(0);
+        Ok((Self { file, position, length, mark, from, next, payload: Vec::new() }, header))
     }
 
     pub(super) const fn length(&self) -> u64 {
@@ -80,6 +83,15 @@ impl Scan {
         // Seeking forgets what was buffered of bytes that may be others by now.
         self.file.seek(SeekFrom::Start(self.position))?;
         Ok(self.length != before)
+    }
+
+    /// These bytes, which are records that were found. The scan cannot go on after that.
+    pub(super) fn bytes(mut self, range: Range<u64>) -> io::Result<Vec<u8>> {
+        let length = range.end.saturating_sub(range.start);
+        self.file.seek(SeekFrom::Start(range.start))?;
+        let mut bytes = Vec::new();
+        let read = self.file.take(length).read_to_end(&mut bytes)?;
+        if read as u64 == length { Ok(bytes) } else { Err(ErrorKind::UnexpectedEof.into()) }
     }
 
     /// What stands next. After a tail or the end it is the same again, unless `refresh` saw more.

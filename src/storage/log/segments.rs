@@ -5,13 +5,15 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::format::{SEGMENT_HEADER, SegmentHeader, move_records, name};
+use super::format::{SEGMENT_HEADER, SegmentHeader, move_records, name, unfinished_name};
 use crate::storage::{Files, StorageError, WriteFile};
 
 /// A segment, as far as it counts.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Segment {
     pub(super) first: u64,
+    /// As its header says.
+    pub(super) follows: u64,
     pub(super) length: u64,
 }
 
@@ -59,7 +61,8 @@ impl Segments {
 
     /// Whether `bytes` more go into the active segment.
     pub(super) fn has_room(&self, bytes: u64, segment_size: u64) -> bool {
-        self.active.as_ref().is_some_and(|a| a.written <= SEGMENT_HEADER || a.written.saturating_add(bytes) <= segment_size)
+        let fits = |a: &Active| a.written <= SEGMENT_HEADER || a.written.saturating_add(bytes) <= segment_size;
+        self.left_out.is_none() && self.active.as_ref().is_some_and(fits)
     }
 
     pub(super) fn mark_and_durable(&self) -> (u32, u64) {
@@ -131,26 +134,34 @@ impl Segments {
 
     fn begin_with(&mut self, first: u64, records: &mut [u8]) -> Result<(), StorageError> {
         self.active = None;
+        // One under this name has no record that counts, but for those that go into the new one.
+        let follows = match self.all.back() {
+            Some(before) if before.first == first => before.follows,
+            _ => self.left_out.map_or(first, |left_out| left_out.min(first)),
+        };
         let mark = fastrand::u32(1..);
-        let path = self.folder.join(name(first));
-        let header = SegmentHeader { mark, first, follows: self.left_out.unwrap_or(first).min(first) }.encode();
+        let header = SegmentHeader { mark, first, follows }.encode();
         move_records(records, mark, SEGMENT_HEADER);
+        let (path, unfinished) = (self.folder.join(name(first)), self.folder.join(unfinished_name(first)));
         let make = || {
-            let mut file = self.files.create(&path)?;
+            let mut file = self.files.create(&unfinished)?;
             file.write_all(&header)?;
             file.write_all(records)?;
             file.sync()?;
+            self.files.rename(&unfinished, &path)?;
             self.files.sync_folder(&self.folder)?;
             Ok::<_, io::Error>(file)
         };
-        let file = make().map_err(|e| StorageError(format!("cannot begin the log segment {}: {e}", path.display())))?;
+        let file = make().map_err(|e| {
+            let _ = self.files.remove(&unfinished);
+            StorageError(format!("cannot begin the log segment {}: {e}", path.display()))
+        })?;
         let written = SEGMENT_HEADER + records.len() as u64;
-        // The old one under this name had no record that counts.
-        self.all.retain(|s| s.first != first);
-        self.all.push_back(Segment { first, length: written });
+        self.all.pop_back_if(|s| s.first == first);
+        self.all.push_back(Segment { first, follows, length: written });
         self.active = Some(Active { file, mark, durable: written, written });
         self.broken = false;
-        self.left_out = None;
+        self.left_out = self.left_out.filter(|left_out| first <= *left_out);
         Ok(())
     }
 

@@ -1,7 +1,9 @@
 //! What a core owes to a checkpoint.
 
 use super::super::core::Core;
-use super::{Kind, Owing, Shared};
+use super::super::group::Group;
+use super::super::key::Key;
+use super::{Buffer, Kind, Owing, Record, Shared};
 
 impl Core {
     /// What all shards hold alike.
@@ -12,17 +14,19 @@ impl Core {
             now: self.now,
             swept: self.swept.clone(),
             in_history: self.in_history,
+            growth: self.growth(),
         }
     }
 
     /// Puts back what all shards held alike.
     pub(in super::super) fn restore_shared(&mut self, shared: Shared) {
-        let Shared { sources, quieting, now, swept, in_history } = shared;
+        let Shared { sources, quieting, now, swept, in_history, growth } = shared;
         self.sources = sources;
         self.quieting.restore(quieting);
         self.now = now;
         self.swept = swept;
         self.in_history = in_history;
+        self.set_growth(growth);
     }
 
     /// All that is learnt.
@@ -44,7 +48,7 @@ impl Core {
     }
 
     /// Whether something is owed.
-    pub(super) fn owes_checkpoint(&mut self) -> bool {
+    pub(in super::super) fn owes_checkpoint(&mut self) -> bool {
         self.owing().into_iter().any(|(_, owing)| owing.owes())
     }
 
@@ -66,6 +70,23 @@ impl Core {
     /// Nothing is owed any more.
     pub(super) fn give_up_checkpoint(&mut self) {
         self.owing().into_iter().for_each(|(_, owing)| owing.give_up());
+    }
+
+    /// The name and a hash of everything that is learnt: two states that have learnt the same have the same.
+    pub(in super::super) fn digest(&mut self) -> Vec<(String, String)> {
+        let hash = |bytes: &[u8]| blake3::hash(bytes).to_hex().chars().take(32).collect::<String>();
+        let group = |(key, group): (&Key, &Group)| {
+            let mut buffer = Buffer::default();
+            let _ = group.write_front(key, &mut buffer).and_then(|()| group.write_rest(key, &mut buffer));
+            let name = format!("{} {} ({})", key.entity.key(), key.metric, key.signal.as_str());
+            (name, hash(&buffer.into_bytes()))
+        };
+        let mut all: Vec<(String, String)> = self.groups.iter().map(group).collect();
+        for (what, owing) in self.joint.owing() {
+            let name = if what == Kind::Siblings { "siblings" } else { "entity" };
+            all.extend(owing.records().iter().map(|bytes| (name.to_owned(), hash(bytes))));
+        }
+        all
     }
 
     /// All that is learnt as it would be written, in an order that depends on nothing else.

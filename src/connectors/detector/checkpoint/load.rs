@@ -74,6 +74,23 @@ pub(in super::super) fn learnt(checkpoints: &Checkpoints, bucket: u64) -> bool {
     heads.take(1).any(|head| fits(&head, bucket).is_ok())
 }
 
+/// What only its owner understands, by its name; nothing where it is not there.
+pub(in super::super) fn named(
+    chunks: impl Iterator<Item = Result<(u8, Vec<u8>), StorageError>>,
+    name: &str,
+) -> Result<Option<Vec<u8>>, LoadError> {
+    for chunk in chunks {
+        let (kind, bytes) = chunk?;
+        if kind == Kind::Named.number() {
+            let (found, bytes): (String, Vec<u8>) = decoded(&bytes)?;
+            if found == name {
+                return Ok(Some(bytes));
+            }
+        }
+    }
+    Ok(None)
+}
+
 fn head(first: Option<Result<(u8, Vec<u8>), StorageError>>) -> Result<Head, LoadError> {
     match first.transpose()? {
         Some((kind, bytes)) if kind == Kind::Head.number() => decoded(&bytes),

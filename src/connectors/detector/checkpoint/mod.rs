@@ -26,9 +26,7 @@ use serde::{Deserialize, Serialize};
 
 pub(super) use self::encode::Buffer;
 pub(super) use self::kept::{Kept, Owing, Record};
-#[cfg(test)]
-pub(super) use self::load::load;
-pub(super) use self::load::{LoadError, Loaded, learnt, newest};
+pub(super) use self::load::{LoadError, Loaded, learnt, load, named, newest};
 pub(super) use self::saver::Saver;
 pub(super) use self::writer::{Outcome, Pieces, Writer};
 use super::rules;
@@ -96,6 +94,8 @@ pub(super) struct Shared {
     pub(super) swept: Vec<Option<u64>>,
     /// Whether history is being learnt.
     pub(super) in_history: bool,
+    /// Whether series may be added.
+    pub(super) growth: bool,
 }
 
 /// A piece of the checkpoint at an index.

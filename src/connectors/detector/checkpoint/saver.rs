@@ -31,13 +31,20 @@ pub(in super::super) struct Saver {
     index: Option<u64>,
     waiting: VecDeque<Piece>,
     bytes: usize,
+    /// The most that waits.
+    room: usize,
     /// The next slice is due.
     due: Instant,
 }
 
 impl Saver {
     pub(in super::super) fn new(pieces: mpsc::Sender<Piece>) -> Self {
-        Self { pieces, index: None, waiting: VecDeque::new(), bytes: 0, due: Instant::now() }
+        Self::with_room(pieces, MOST_KEPT)
+    }
+
+    /// One that keeps at most about so many bytes.
+    pub(super) fn with_room(pieces: mpsc::Sender<Piece>, room: usize) -> Self {
+        Self { pieces, index: None, waiting: VecDeque::new(), bytes: 0, room, due: Instant::now() }
     }
 
     /// From here on the checkpoint at `index` is owed: the state of `core` as it is now.
@@ -98,7 +105,7 @@ impl Saver {
             }
         }
         self.send();
-        if self.bytes + core.checkpoint_held() > MOST_KEPT {
+        if self.index.is_some() && self.bytes + core.checkpoint_held() > self.room {
             self.give_up(core, "the disk was too slow for it");
         }
     }
@@ -151,8 +158,9 @@ impl Saver {
 
     fn give_up(&mut self, core: &mut Core, why: &'static str) {
         core.give_up_checkpoint();
-        self.waiting.clear();
-        self.bytes = 0;
+        let Some(index) = self.index else { return };
+        self.waiting.retain(|piece| piece.index != index);
+        self.bytes = self.waiting.iter().map(|piece| piece.part.bytes()).sum();
         self.add(Part::GivenUp(why));
         self.index = None;
     }

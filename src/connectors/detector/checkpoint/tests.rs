@@ -44,3 +44,33 @@ pub(in super::super) fn give_up(core: &mut Core) {
     core.give_up_checkpoint();
     assert_eq!((core.owes_checkpoint(), core.checkpoint_held()), (false, 0));
 }
+
+#[test]
+fn what_nobody_takes_is_kept_up_to_a_bound_and_then_given_up() {
+    let mut core = crate::connectors::detector::tests::learnt();
+    let all: usize = written(std::slice::from_mut(&mut core)).iter().map(|(_, bytes)| bytes.len()).sum();
+    for (room, given_up) in [(2 * all, false), (1000, true)] {
+        let (pieces, mut taken) = tokio::sync::mpsc::channel(1);
+        let mut saver = Saver::with_room(pieces, room);
+        saver.begin(&mut core, 5);
+        assert!(saver.owes());
+        while core.owes_checkpoint() {
+            saver.idle(&mut core);
+        }
+        // Somebody takes it at last.
+        let mut parts = Vec::new();
+        while saver.owes() || !taken.is_empty() {
+            parts.extend(taken.try_recv().ok().map(|piece| (piece.index, piece.part)));
+            saver.between(&mut core);
+        }
+        let bytes: usize = parts.iter().map(|(_, part)| part.bytes()).sum();
+        let last = &parts.last().unwrap();
+        assert_eq!(last.0, 5);
+        if given_up {
+            assert!(matches!(last.1, Part::GivenUp("the disk was too slow for it")), "{last:?}");
+            assert_eq!(core.checkpoint_held(), 0);
+        } else {
+            assert!(matches!(last.1, Part::Ended) && bytes > all / 2, "{bytes} of {all}");
+        }
+    }
+}

@@ -6,6 +6,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use detection::{Carrier, Channel, EntityFinding, MOST_CHANNELS, Parameters, Quantity, Verdict};
+use hashbrown::HashSet;
 
 use super::super::bucket::{Function, Taken};
 use super::super::checkpoint::Kept;
@@ -79,6 +80,8 @@ pub(super) struct Joint {
     pub(super) series: BTreeMap<(Key, Function), Series>,
     /// The number of the next series.
     pub(super) next: u32,
+    /// Groups that are gone while values of them wait: these are left out, or they would take a number for good.
+    pub(super) gone: HashSet<Key>,
 }
 
 /// What was found about an entity.
@@ -106,6 +109,9 @@ impl AllEntities {
         }
         let joint = self.0.change_or_add(whole);
         joint.collector.hold(horizon);
+        if joint.gone.remove(key) {
+            joint.collector.pending.values_mut().for_each(|shown| shown.retain(|s| s.key != *key));
+        }
         for Judged { bucket, taken, verdict, .. } in judged {
             let Verdict { point, alert, page, expected, lower, upper, surprises, .. } = *verdict;
             let bare = Verdict { point, alert, page, expected, lower, upper, surprises, ..Verdict::default() };
@@ -119,7 +125,9 @@ impl AllEntities {
         let whole = Whole(Arc::clone(&key.entity));
         let Some(joint) = self.0.change(&whole) else { return };
         joint.series.retain(|(other, _), _| other != key);
-        if joint.series.is_empty() {
+        if !joint.collector.pending.is_empty() {
+            joint.gone.insert(key.clone());
+        } else if joint.series.is_empty() {
             self.0.remove(&whole);
         }
     }
@@ -134,7 +142,11 @@ impl AllEntities {
                 found.extend(joint.judge(&whole.0, bucket, shown, settings, events));
             }
             joint.collector.rest();
-            true
+            if joint.collector.pending.is_empty() && !joint.gone.is_empty() {
+                joint.change().gone = HashSet::new();
+            }
+            // Else its last series went while values of it waited.
+            !joint.series.is_empty() || !joint.collector.pending.is_empty()
         });
         found
     }
@@ -161,6 +173,7 @@ impl Joint {
         settings: &Settings,
         events: &mut Events,
     ) -> Option<Found> {
+        shown.retain(|s| !self.gone.contains(&s.key));
         // The same order, and the same numbers, whichever group was closed first.
         shown.sort_by(|a, b| (&a.key, a.taken.function).cmp(&(&b.key, b.taken.function)));
         let numbered: Vec<(u32, &Shown)> = shown.iter().filter_map(|s| Some((self.number(s, bucket, events)?, s))).collect();

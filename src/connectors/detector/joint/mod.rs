@@ -92,16 +92,29 @@ impl Stage {
         }
     }
 
-    /// The series of `key` are forgotten; their last data was in `bucket`.
-    pub(super) fn forget(&mut self, key: &Key, bucket: u64) {
+    /// The series of `key` are there.
+    pub(super) fn join(&mut self, key: &Key, settings: &Settings) {
+        if settings.peers.is_some() {
+            self.siblings.join(key);
+        }
+    }
+
+    /// The series of `key` are gone.
+    pub(super) fn forget(&mut self, key: &Key) {
         self.entities.forget(key);
-        self.siblings.forget(key, bucket);
+        self.siblings.forget(key);
     }
 
     /// How many entities and groups of siblings there are.
     #[cfg(test)]
     pub(super) fn held(&self) -> usize {
         self.entities.0.len() + self.siblings.0.len()
+    }
+
+    /// How many groups of siblings have learnt something.
+    #[cfg(test)]
+    pub(super) fn learnt_siblings(&self) -> usize {
+        self.siblings.0.iter().filter(|(_, group)| group.learnt.groups.iter().any(Option::is_some)).count()
     }
 
     /// Judges all buckets that are closed by all who take part.

@@ -1,5 +1,6 @@
 //! The instances of one metric, compared with each other.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -61,6 +62,8 @@ pub(super) struct Shown {
 /// The siblings of one metric.
 #[derive(Debug, Default)]
 pub(super) struct Group {
+    /// How many instances there are: no part of what is learnt.
+    members: Cell<usize>,
     pub(super) collector: Collector<Shown>,
     /// What is learnt: one per function, from the first bucket on that has enough instances.
     pub(super) learnt: Learnt,
@@ -89,6 +92,25 @@ pub(super) struct Found {
 pub(super) struct AllSiblings(pub(super) Kept<Siblings, Group>);
 
 impl AllSiblings {
+    /// An instance is there.
+    pub(super) fn join(&mut self, key: &Key) {
+        if key.entity.instance.is_none() {
+            return;
+        }
+        let siblings = Siblings(key.clone());
+        let group = match self.0.get(&siblings) {
+            Some(group) => group,
+            None => self.0.change_or_add(siblings),
+        };
+        group.members.set(group.members.get() + 1);
+    }
+
+    /// Puts back what was saved of a group.
+    pub(super) fn restore(&mut self, siblings: Siblings, collector: Collector<Shown>, learnt: Learnt) {
+        let group = self.0.change_or_add(siblings);
+        (group.collector, group.learnt) = (collector, learnt);
+    }
+
     /// What a group of series shows; `horizon` as in [`Collector::hold`].
     pub(super) fn take(&mut self, key: &Key, horizon: u64, judged: &[Judged]) {
         if key.entity.instance.is_none() {
@@ -130,10 +152,15 @@ impl AllSiblings {
         found
     }
 
-    /// The series of `key` are forgotten, whose last data was in `bucket`: so are its siblings, if it was the last.
-    pub(super) fn forget(&mut self, key: &Key, bucket: u64) {
+    /// An instance is gone; the last one takes with it what was learnt.
+    pub(super) fn forget(&mut self, key: &Key) {
+        if key.entity.instance.is_none() {
+            return;
+        }
         let siblings = Siblings(key.clone());
-        if self.0.get(&siblings).is_some_and(|group| group.learnt.last <= bucket) {
+        let Some(group) = self.0.get(&siblings) else { return };
+        group.members.set(group.members.get().saturating_sub(1));
+        if group.members.get() == 0 {
             self.0.remove(&siblings);
         }
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use detection::{COMPONENTS, Verdict};
+use hashbrown::HashSet;
 use serde::{Deserialize, Serialize};
 
 use super::super::bucket::{Function, Taken};
@@ -74,8 +75,8 @@ struct SavedShown {
 impl Stage {
     /// Puts back siblings.
     pub(in super::super) fn restore_siblings(&mut self, saved: SavedSiblings<'_>) {
-        let (siblings, group) = saved.into_group();
-        self.siblings.0.insert(siblings, group);
+        let (siblings, collector, learnt) = saved.into_parts();
+        self.siblings.restore(siblings, collector, learnt);
     }
 
     /// Puts back an entity.
@@ -154,7 +155,7 @@ impl<'a> SavedSiblings<'a> {
         }
     }
 
-    fn into_group(self) -> (Siblings, Group) {
+    fn into_parts(self) -> (Siblings, Collector<Shown>, Learnt) {
         let key = self.key.into_key();
         let shown = |s: SavedShown| Shown {
             entity: Arc::new(Entity { instance: s.instance, ..Entity::clone(&key.entity) }),
@@ -165,7 +166,7 @@ impl<'a> SavedSiblings<'a> {
         };
         let pending = self.pending.into_iter().map(|(bucket, all)| (bucket, all.into_iter().map(shown).collect()));
         let collector = Collector::new(self.next, pending.collect());
-        (Siblings(key), Group { collector, learnt: self.learnt.into_owned() })
+        (Siblings(key), collector, self.learnt.into_owned())
     }
 }
 
@@ -177,7 +178,7 @@ impl<'a> SavedEntity<'a> {
 
     fn new(entity: Entity, joint: &'a Joint) -> Self {
         let pending = joint.collector.pending.iter().map(|(bucket, shown)| {
-            let mut all: Vec<&entities::Shown> = shown.iter().collect();
+            let mut all: Vec<&entities::Shown> = shown.iter().filter(|s| !joint.gone.contains(&s.key)).collect();
             all.sort_by(|a, b| (&a.key, a.taken.function).cmp(&(&b.key, b.taken.function)));
             (*bucket, all.into_iter().map(SavedValue::new).collect())
         });
@@ -206,6 +207,7 @@ impl<'a> SavedEntity<'a> {
             learnt: self.learnt.into_owned(),
             series: series.collect(),
             next: self.next_index,
+            gone: HashSet::new(),
         };
         (Whole(Arc::new(self.who.into_entity())), joint)
     }

@@ -27,6 +27,8 @@ pub(in super::super) enum Entry {
     Finish(UnixNanos),
     /// Somebody tells something: a mute, feedback.
     Told(Told),
+    /// Whether there is memory for new series.
+    Growth(bool),
 }
 
 /// What a detector begins with.
@@ -84,6 +86,7 @@ const TICK: u8 = 4;
 const LIVE: u8 = 5;
 const FINISH: u8 = 6;
 const TOLD: u8 = 7;
+const GROWTH: u8 = 8;
 
 /// What goes before a payload.
 #[derive(Serialize, Deserialize)]
@@ -101,6 +104,7 @@ impl Entry {
             Self::Live => put(LIVE, &(), to),
             Self::Finish(until) => put(FINISH, until, to),
             Self::Told(told) => put(TOLD, told, to),
+            Self::Growth(may_grow) => put(GROWTH, may_grow, to),
             Self::Feed(fed) => write_fed(fed.id, fed.mark.as_deref(), &fed.payload, to),
         }
     }
@@ -114,6 +118,7 @@ impl Entry {
             LIVE => Self::Live,
             FINISH => Self::Finish(postcard::from_bytes(rest)?),
             TOLD => Self::Told(postcard::from_bytes(rest)?),
+            GROWTH => Self::Growth(postcard::from_bytes(rest)?),
             OBSERVATIONS | POINTS => {
                 let (head, rest): (Head<Mark>, _) = postcard::take_from_bytes(rest)?;
                 let payload = if kind == OBSERVATIONS {
@@ -210,6 +215,7 @@ mod tests {
             Entry::Tick(UnixNanos(u64::MAX)),
             Entry::Live,
             Entry::Finish(UnixNanos(3)),
+            Entry::Growth(false),
             Entry::Told(Told { now: UnixNanos(1), subject: "mute".to_owned(), body: "{}".to_owned() }),
         ];
         for entry in entries {

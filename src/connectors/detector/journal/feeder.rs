@@ -53,6 +53,7 @@ impl Feeder {
                 self.now = now;
                 self.all(|| Command::Tick(now))?;
             }
+            Entry::Growth(may_grow) => self.all(|| Command::Growth(may_grow))?,
             Entry::Live => self.all(|| Command::Live)?,
             Entry::Finish(until) => self.all(|| Command::Finish(until))?,
             Entry::Told(told) => {

@@ -1,7 +1,7 @@
 //! A detector at work: its shards, what is behind them, and who writes its checkpoints.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Once};
 
 use detection::Job;
 use tokio::sync::{mpsc, watch};
@@ -41,7 +41,9 @@ impl State {
 
 /// What the shards of a detector work with.
 pub(in super::super) fn settings(context: &Context, config: &Config, shards: usize) -> Vec<Arc<Settings>> {
-    let mut settings = Settings::new(&context.environment, &context.id.to_string(), config);
+    // How many there really are, where that was left to the machine.
+    let config = Config { shards, ..config.clone() };
+    let mut settings = Settings::new(&context.environment, &context.id.to_string(), &config);
     settings.observer = context.services.registry.observer();
     let settings = Arc::new(settings);
     (0..shards).map(|_| Arc::clone(&settings)).collect()
@@ -86,13 +88,8 @@ impl<S: Sink + 'static> Machine<S> {
         let (reports, heard) = mpsc::channel(4 * count);
         let (writer, pieces, written) = Writer::new(context, state::checkpoints(context), count, bucket);
         let writing = tokio::task::spawn_blocking(move || writer.run());
-        let shared = Shared {
-            counters: Arc::clone(&context.counters),
-            reports: reports.clone(),
-            pieces: pieces.sender(),
-            warned: Arc::new(Once::new()),
-            live_from,
-        };
+        let shared =
+            Shared { counters: Arc::clone(&context.counters), reports: reports.clone(), pieces: pieces.sender(), live_from };
         let mut shards = Vec::with_capacity(count);
         for (number, core) in cores.into_iter().enumerate() {
             let started = shard::start(number, core, shared.clone());
@@ -100,6 +97,7 @@ impl<S: Sink + 'static> Machine<S> {
         }
         drop(shared);
         let sweeps = Arc::new(AtomicU64::new(0));
+        context.counters.gauge("series_limit", config.max_series as f64);
         let teller = Teller { context: context.clone(), incidents, pieces, sink, shards: count, sweeps: Arc::clone(&sweeps) };
         let telling = tokio::task::spawn_blocking(move || teller.run(heard));
         let feeder = Feeder::new(shards, Intake::new(&context.environment, count, bucket), known, now, next);

@@ -10,7 +10,9 @@
 //! | `schedule` | when a checkpoint is begun |
 //! | `stored` | what the journal adds to a checkpoint |
 //! | `recovery` | a checkpoint and the entries since then, after a restart |
+//! | `again` | the same for a look at a log, beside a running daemon |
 
+mod again;
 mod entry;
 mod feeder;
 mod known;
@@ -21,6 +23,7 @@ mod schedule;
 mod stored;
 mod writer;
 
+pub use again::{Replayed, replay};
 pub(super) use entry::Started;
 use entry::{Entry, Fed, Told, is_measured, write_fed};
 use feeder::{Feeder, ShardEnded};

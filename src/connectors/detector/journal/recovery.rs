@@ -51,10 +51,10 @@ pub(in super::super) struct Recovery {
 }
 
 /// How far a machine came with the entries of the log.
-struct Replayed {
-    entries: u64,
+pub(super) struct Replayed {
+    pub(super) entries: u64,
     /// The next entries happened under this configuration.
-    other: Option<Started>,
+    pub(super) other: Option<Started>,
 }
 
 impl Recovery {
@@ -123,7 +123,7 @@ impl Recovery {
             tracing::warn!(%environment, component = %id, "{file}");
         }
         for (event, times) in [
-            ("log_bytes_cut", opened.cut),
+            ("log_bytes_cut", opened.unfinished),
             ("log_damages", opened.damages.len() as u64),
             ("log_segments_set_aside", opened.set_aside.len() as u64),
         ] {
@@ -200,15 +200,18 @@ impl Recovery {
 }
 
 /// Reads entries and lets them happen.
-struct Replay {
-    context: Context,
-    files: Arc<dyn Files>,
-    folder: PathBuf,
-    as_now: bool,
+pub(super) struct Replay {
+    pub(super) context: Context,
+    pub(super) files: Arc<dyn Files>,
+    /// Of the log.
+    pub(super) folder: PathBuf,
+    /// Whatever the configuration was.
+    pub(super) as_now: bool,
 }
 
 impl Replay {
-    fn run<S>(&self, machine: &mut Machine<S>, current: Option<&Started>) -> Result<Replayed, ComponentError> {
+    /// Lets the entries from the machine's next one on happen, as long as they did under the configuration of `current`.
+    pub(super) fn run<S>(&self, machine: &mut Machine<S>, current: Option<&Started>) -> Result<Replayed, ComponentError> {
         let (environment, id) = (&self.context.environment, &self.context.id);
         let from = machine.feeder.next;
         let mut reader = Reader::open(Arc::clone(&self.files), self.folder.clone(), from).map_err(ComponentError::new)?;
@@ -283,7 +286,7 @@ fn load(
 }
 
 /// Ends a machine with a checkpoint. Where findings went, and the index of the checkpoint if it is on disk.
-async fn finish<S: Sink + 'static>(machine: Machine<S>, started: Started) -> Result<(S, Option<u64>), ComponentError> {
+pub(super) async fn finish<S: Sink + 'static>(machine: Machine<S>, started: Started) -> Result<(S, Option<u64>), ComponentError> {
     let Machine { feeder, reports, written, sweeps: _, ending, due } = machine;
     let index = feeder.next;
     let telling = tokio::task::spawn_blocking(move || begin_checkpoint(&feeder, &reports, &started));

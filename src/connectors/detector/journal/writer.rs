@@ -31,6 +31,8 @@ pub(in super::super) enum Work {
     Tick(UnixNanos),
     /// History is learnt.
     Live,
+    /// Whether there is memory for new series.
+    Growth(bool),
     /// A replay has ended.
     Finish(UnixNanos),
     /// Somebody asks or tells something.
@@ -46,6 +48,8 @@ pub(in super::super) struct Writer {
     /// What is said anew after a time in which nothing could be written.
     started: Started,
     checkpoints: Option<Checkpointing>,
+    /// Whether there is memory for further series.
+    growth: bool,
     /// What keeps the log from being written.
     trouble: Option<String>,
     bytes: Vec<u8>,
@@ -77,7 +81,7 @@ impl Writer {
         started: Started,
         checkpoints: Option<Checkpointing>,
     ) -> Self {
-        Self { context, feeder, log, started, checkpoints, trouble: None, bytes: Vec::new() }
+        Self { context, feeder, log, started, checkpoints, growth: true, trouble: None, bytes: Vec::new() }
     }
 
     /// Works until `work` ends, and then begins the last checkpoint. Blocks: for a thread of its own.
@@ -131,6 +135,10 @@ impl Writer {
         match work {
             Work::Tick(now) => batch.push(Pending::Entry(Entry::Tick(now))),
             Work::Live => batch.push(Pending::Entry(Entry::Live)),
+            Work::Growth(growth) => {
+                self.growth = growth;
+                batch.push(Pending::Entry(Entry::Growth(growth)));
+            }
             Work::Finish(until) => batch.push(Pending::Entry(Entry::Finish(until))),
             Work::Question(question) => self.question(question, batch),
             Work::Delivery(Delivery { payload, mut flight, origin: Origin { id, mark } }) => {
@@ -180,7 +188,8 @@ impl Writer {
         if self.trouble.is_some() {
             // What lies between was not watched.
             let started = Started { now: self.context.services.clock.now(), ..self.started.clone() };
-            batch.insert(0, Pending::Entry(Entry::Started(started)));
+            let growth = Entry::Growth(self.growth);
+            batch.splice(..0, [Pending::Entry(Entry::Started(started)), Pending::Entry(growth)]);
         }
         if let Err(why) = self.write(&batch) {
             self.refuse(batch, &why);

@@ -2,8 +2,14 @@
 
 use proptest::prelude::*;
 
+use super::super::checkpoint::{Outcome, Writer, newest};
 use super::super::rules::{self, Request};
+use super::super::shard::{self, Command, Shared, Step as Told};
+use super::connector::Disk;
 use super::*;
+use crate::model::PayloadKind;
+use crate::pipeline::Counters;
+use crate::storage::Checkpoints;
 
 /// What comes in.
 #[derive(Clone, Debug)]
@@ -149,7 +155,7 @@ proptest! {
             // One that is not brought to its end leaves nothing behind.
             drop(checkpoint::tests::begin(&mut whole.bench.cores));
             let (cores, half) = (&mut whole.bench.cores, &mut Vec::new());
-            cores.iter_mut().for_each(|core| drop(checkpoint::tests::pay(core, 3000, half)));
+            cores.iter_mut().for_each(|core| assert!(checkpoint::tests::pay(core, 3000, half) < 1 << 20));
             cores.iter_mut().for_each(checkpoint::tests::give_up);
         }
         let mut stopped = Player::new(shards, live);
@@ -191,4 +197,64 @@ fn what_only_takes_data_in_is_written_apart_from_what_is_learnt() {
     let held = checkpoint::tests::pay(&mut player.bench.cores[0], 0, &mut chunks);
     assert!(held > 0 && held < all / 20, "{held} of {all} bytes");
     checkpoint::tests::finish(&mut player.bench.cores[0], &mut chunks);
+}
+
+/// Shards on their threads, with a checkpoint at minute 80 and, where `twice`, one right after it.
+fn run(disk: &Disk, shards: usize, twice: bool) -> Option<Outcome> {
+    let counters = Arc::new(Counters::default());
+    let checkpoints = Checkpoints::new(Arc::new(disk.files.clone()), "data".into());
+    let settings = settings(&quick());
+    let context = disk.context(0, &counters);
+    let (writer, pieces, outcome) = Writer::new(&context, Some(checkpoints), shards, settings.timing.bucket);
+    let writing = std::thread::spawn(move || writer.run());
+    let (reports, mut heard) = tokio::sync::mpsc::channel(10_000);
+    let shared = Shared {
+        counters: Arc::clone(&counters),
+        reports,
+        pieces: pieces.sender(),
+        warned: Arc::new(std::sync::Once::new()),
+        live_from: UnixNanos(0),
+    };
+    let now = UnixNanos::from_secs(BEGIN + 400 * 86_400);
+    let mut intake = Intake::new(&environment(), shards, settings.timing.bucket);
+    let start = |number| shard::start(number, Core::new(Arc::clone(&settings), now), shared.clone()).unwrap();
+    let senders: Vec<_> = (0..shards).map(start).collect();
+    drop(shared);
+    for minute in 0..90 {
+        for batch in minutes(minute, minute + 1, 70).chunk_by(|a, b| a.time == b.time) {
+            let divided = intake.divide(payload(batch.to_vec()), now);
+            for (shard, feed) in senders.iter().zip(divided.feeds) {
+                let flight = counters.begin(PayloadKind::Observations, 0);
+                shard.blocking_send(Told { at: minute, command: Command::Feed(feed, flight) }).unwrap();
+            }
+        }
+        for index in (80..=if twice { 81 } else { 80 }).filter(|_| minute == 79) {
+            senders.iter().for_each(|shard| shard.blocking_send(Told { at: index, command: Command::Checkpoint(index) }).unwrap());
+pieces.behind(index, vec![("incidents".to_owned(), vec![7; index as usize])]);
+        }
+    }
+    drop(senders);
+    drop(pieces);
+    while heard.blocking_recv().is_some() {}
+    writing.join().unwrap();
+    let last = outcome.borrow().clone();
+    last
+}
+
+#[test]
+fn running_shards_write_the_state_of_the_command_and_what_is_behind_them() {
+    let mut stopped = Bench::new(&quick(), 1, BEGIN + 400 * 86_400);
+    stopped.play(&minutes(0, 80, 70));
+    for (shards, twice) in [(1, false), (3, false), (2, true)] {
+        let disk = Disk::default();
+        let written = run(&disk, shards, twice);
+        let index = if twice { 81 } else { 80 };
+        assert!(matches!(written, Some(Outcome::Written { index: i, .. }) if i == index), "{written:?}");
+        let checkpoints = Checkpoints::new(Arc::new(disk.files.clone()), "data".into());
+        let settings = settings(&quick());
+        let (found, loaded) = newest(&checkpoints, &[settings], |error| panic!("{error}")).unwrap().unwrap();
+        assert_eq!((found, loaded.named["incidents"].len() as u64), (index, index));
+        let mut loaded = Bench { cores: loaded.cores, ..Bench::new(&quick(), 1, stopped.now.secs()) };
+        assert_eq!(loaded.state(), stopped.state(), "{shards} shards");
+    }
 }

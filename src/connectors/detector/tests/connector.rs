@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::model::{Incident, IncidentEvent, PayloadKind};
 use crate::pipeline::{
-    Class, ComponentId, Context, Counters, Counts, Health, Input, Instance, Make, ManualClock, Output, Registry, Services,
+    Class, ComponentId, Context, Counters, Counts, Health, Input, Instance, Make, ManualClock, Memory, Output, Registry, Services,
 };
 use crate::storage::Storage;
 
@@ -36,6 +36,28 @@ impl Default for Disk {
     }
 }
 
+impl Disk {
+    /// What a detector on this disk is given; `now` in seconds.
+    pub(super) fn context(&self, now: u64, counters: &Arc<Counters>) -> Context {
+        let services = Services {
+            clock: Arc::new(ManualClock::new(UnixNanos::from_secs(now))),
+            storage: Arc::clone(&self.storage) as Arc<dyn Storage>,
+            data_dir: "data".into(),
+            files: Some(Arc::new(self.files.clone())),
+            queue_capacity: 4,
+            ..Services::in_memory()
+        };
+        Context {
+            environment: environment(),
+            id: ComponentId::parse("detector").unwrap(),
+            counters: Arc::clone(counters),
+            health: Health::default(),
+            shutdown: tokio_util::sync::CancellationToken::new(),
+            services,
+        }
+    }
+}
+
 /// Runs the connector over `payloads` to its end.
 async fn run(disk: &Arc<Disk>, shards: u64, now: u64, payloads: Vec<Payload>) -> Ran {
     run_with(serde_json::json!({ "shards": shards, "warmup": 240, "threshold": 1.5 }), disk, now, payloads).await
@@ -43,24 +65,14 @@ async fn run(disk: &Arc<Disk>, shards: u64, now: u64, payloads: Vec<Payload>) ->
 
 /// As [`run`], with any configuration.
 pub(super) async fn run_with(config: serde_json::Value, disk: &Arc<Disk>, now: u64, payloads: Vec<Payload>) -> Ran {
+    run_in(Registry::default(), config, disk, now, payloads).await
+}
+
+/// As [`run_with`], among other components.
+async fn run_in(registry: Registry, config: serde_json::Value, disk: &Arc<Disk>, now: u64, payloads: Vec<Payload>) -> Ran {
     let counters = Arc::new(Counters::default());
-    let services = Services {
-        clock: Arc::new(ManualClock::new(UnixNanos::from_secs(now))),
-        storage: Arc::clone(&disk.storage) as Arc<dyn Storage>,
-        data_dir: "data".into(),
-        files: Some(Arc::new(disk.files.clone())),
-        registry: Registry::default(),
-        queue_capacity: 4,
-        ..Services::in_memory()
-    };
-    let context = Context {
-        environment: environment(),
-        id: ComponentId::parse("detector").unwrap(),
-        counters: Arc::clone(&counters),
-        health: Health::default(),
-        shutdown: tokio_util::sync::CancellationToken::new(),
-        services,
-    };
+    let mut context = disk.context(now, &counters);
+    context.services.registry = registry;
     let Make::Connector(make) = super::super::FACTORY.make else { panic!("a connector") };
     assert_eq!(super::super::FACTORY.class(), Class::Connector);
     let mut detector = make(Instance { config, context }).map_err(|e| e.to_string()).unwrap();
@@ -100,6 +112,27 @@ pub(super) async fn run_with(config: serde_json::Value, disk: &Arc<Disk>, now: u
 
 pub(super) fn payloads(from: u64, to: u64) -> Vec<Payload> {
     minutes(from, to, FAULT).chunk_by(|a, b| a.time == b.time).map(|batch| payload(batch.to_vec())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_memory_is_tight_known_series_go_on_and_no_new_ones_are_begun_even_after_a_restart() {
+    let (disk, now) = (Arc::default(), BEGIN + 400 * 86_400);
+    let config = || serde_json::json!({ "shards": 2 });
+    let among = |used: u64| {
+        let registry = Registry::default();
+        let memory = Memory::new(Some(100));
+        memory.note(used);
+        registry.share_memory(memory);
+        registry
+    };
+    let one = || vec![payload(vec![gauge("known", BEGIN, 1.0)])];
+    let more = || vec![payload(vec![gauge("known", BEGIN + 60, 1.0), gauge("new", BEGIN + 60, 1.0)])];
+    let before = run_in(among(10), config(), &disk, now, one()).await;
+    assert_eq!((before.counts.dropped_total(), before.events.get("series_added")), (0, Some(&1)));
+    let tight = run_in(among(90), config(), &disk, now, more()).await;
+    assert_eq!((tight.counts.dropped, tight.events.get("series_added")), ([("memory_limit", 1)].into(), None));
+    let after = run_in(among(10), config(), &disk, now, more()).await;
+    assert_eq!((after.counts.dropped_total(), after.events.get("series_added")), (0, Some(&1)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -216,4 +249,43 @@ async fn a_fault_is_one_incident_that_survives_a_restart_in_the_middle() {
     let after = run(&disk, 1, now, second).await;
     let pieces: Vec<Incident> = before.incidents.into_iter().chain(after.incidents).collect();
     assert_eq!(pieces, through.incidents);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_learnt_is_in_a_folder_of_the_detector_and_a_damaged_file_is_passed_over() {
+    let now = BEGIN + 400 * 86_400;
+    let disk = Arc::new(Disk::default());
+    let paths = |disk: &Disk| disk.files.all().into_iter().map(|(path, _)| path.display().to_string()).collect::<Vec<_>>();
+    let first = run(&disk, 2, now, payloads(0, 100)).await;
+    assert_eq!(paths(&disk), ["data/production/detector/checkpoint-00000000000000000000"]);
+    assert_eq!((first.events.get("checkpoints_written"), first.events.get("series_restored")), (Some(&1), None));
+    run(&disk, 2, now, payloads(100, 101)).await;
+    assert!(disk.files.flip("data/production/detector/checkpoint-00000000000000000001".as_ref(), 4000));
+    let third = run(&disk, 2, now, payloads(101, 102)).await;
+    assert_eq!(third.events.get("checkpoints_unusable"), Some(&1));
+    assert_eq!(third.events.get("series_restored"), Some(&14), "of the one before");
+    assert_eq!(
+        paths(&disk),
+        ["data/production/detector/checkpoint-00000000000000000001", "data/production/detector/checkpoint-00000000000000000002"]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_at_the_end_is_told_and_leaves_what_was_there() {
+    let now = BEGIN + 400 * 86_400;
+    let disk = Arc::new(Disk::default());
+    run(&disk, 2, now, payloads(0, 100)).await;
+    disk.files.faults(|f| f.free = Some(1000));
+    let counters = Arc::new(Counters::default());
+    let Make::Connector(make) = super::super::FACTORY.make else { panic!("a connector") };
+    let instance = Instance { config: serde_json::json!({ "shards": 2 }), context: disk.context(now, &counters) };
+    let detector = make(instance).map_err(|e| e.to_string()).unwrap();
+    let (edge, input) = Input::queue(4, Arc::clone(&counters));
+    drop(edge);
+    let error = detector.run(input, Output::new(Vec::new())).await.unwrap_err();
+    insta::assert_snapshot!(error.0);
+    assert_eq!(counters.events().get("checkpoints_lost"), Some(&1));
+    disk.files.heal();
+    let again = run(&disk, 1, now, payloads(100, 101)).await;
+    assert_eq!(again.events.get("series_restored"), Some(&14));
 }

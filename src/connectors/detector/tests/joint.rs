@@ -235,19 +235,6 @@ fn what_belongs_to_one_operation_of_a_service_lives_in_one_shard() {
     assert!(shards.len() > 10, "operations spread: {shards:?}");
 }
 
-#[test]
-fn one_large_service_may_have_all_series_that_the_limit_allows() {
-    let mut bench = Bench::new(&Config { max_series: 40, ..config() }, 8, LATER);
-    let all: Vec<Observation> = (0..50).map(|i| on(&format!("pod-{i}"), "memory", BEGIN, 1.0)).collect();
-    bench.feed(all);
-    assert_eq!(bench.cores.iter().map(Core::series).sum::<usize>(), 40);
-    assert_eq!(bench.cores.iter().filter(|core| core.series() > 0).count(), 1, "one service, no operations: one shard");
-    assert_eq!(bench.cores[0].settings.held.load(std::sync::atomic::Ordering::Relaxed), 40);
-    let settings = Arc::clone(&bench.cores[0].settings);
-    drop(bench);
-    assert_eq!(settings.held.load(std::sync::atomic::Ordering::Relaxed), 0, "shards that end give back their room");
-}
-
 /// Twelve series of one entity, which share nothing but the moment of the fault: then all move a little.
 fn together(minutes: u64, fault: u64, factor: f64) -> Vec<Observation> {
     let mut all = Vec::new();

@@ -297,7 +297,7 @@ fn a_state_that_does_not_fit_is_refused_with_the_reason() {
     insta::assert_snapshot!(wider, @"it was learnt in buckets of 60 s, and `bucket` is now 300 s");
     let mut garbage = chunks.clone();
     garbage.last_mut().unwrap().1 = b"\x02garbage".to_vec();
-    insta::assert_snapshot!(load(garbage, config()), @"what was learnt cannot be decoded: Hit the end of buffer, expected more data");
+    insta::assert_snapshot!(load(garbage, config()), @"what was learnt cannot be decoded: Found an Option discriminant that wasn't 0 or 1");
     let mut unknown = chunks.clone();
     unknown.push((77, Vec::new()));
     insta::assert_snapshot!(load(unknown, config()), @"what was learnt cannot be decoded: a chunk is of the unknown kind 77");

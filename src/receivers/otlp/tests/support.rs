@@ -24,7 +24,7 @@ use crate::model::{
     Value as Attribute,
 };
 use crate::pipeline::{
-    ComponentId, Context, Counters, Counts, Delivery, Health, Input, Instance, ManualClock, Origin, Output, Outputs,
+    ComponentId, Context, Counters, Counts, Delivery, Health, Input, Instance, ManualClock, Memory, Origin, Output, Outputs,
     Receiver as _, ReceiverInstance, Registry, Services,
 };
 use crate::storage::MemoryStorage;
@@ -368,6 +368,8 @@ pub(super) struct Running {
     pub(super) grpc: SocketAddr,
     pub(super) http: SocketAddr,
     pub(super) pipelines: Vec<Pipeline>,
+    pub(super) memory: Memory,
+    pub(super) healths: Vec<Health>,
     pub(super) shutdown: CancellationToken,
     pub(super) task: JoinHandle<()>,
 }
@@ -382,6 +384,7 @@ pub(super) fn instances(tenants: Vec<Tenant>) -> (Vec<ReceiverInstance>, Vec<Pip
         queue_capacity: 8,
         ..Services::in_memory()
     };
+    services.registry.share_memory(Memory::new(Some(512 << 20)));
     let (mut instances, mut pipelines) = (Vec::new(), Vec::new());
     for tenant in tenants {
         let context = Context {
@@ -415,8 +418,9 @@ impl Running {
             listener.socket.as_ref().unwrap().local_addr().unwrap()
         };
         let (grpc, http) = (address("grpc"), address("http"));
+        let (memory, healths) = (otlp.memory.clone(), otlp.healths.clone());
         let task = tokio::spawn(async move { otlp.run().await.unwrap() });
-        Self { grpc, http, pipelines, shutdown, task }
+        Self { grpc, http, pipelines, memory, healths, shutdown, task }
     }
 
     pub(super) async fn one(name: &'static str) -> Self {

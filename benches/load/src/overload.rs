@@ -1,0 +1,73 @@
+//! More than the daemon can take, for a while: it must refuse so that it comes again, and stay small meanwhile.
+
+use serde_json::{Value, json};
+
+use crate::daemon::Recipe;
+use crate::options::Options;
+use crate::report::Report;
+use crate::{Error, measure};
+
+/// Seconds for which is measured what the daemon can take.
+const CAPACITY_SECONDS: f64 = 5.0;
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Overload {
+    /// What it can take, records a second.
+    pub capacity: f64,
+    /// What was sent, records a second.
+    pub offered: f64,
+    /// The most memory that it may use, bytes.
+    pub limit: Option<u64>,
+    /// The overload and what came after.
+    pub report: Report,
+}
+
+/// Measures what the daemon can take, then sends `times` as much. Each with a daemon of its own.
+///
+/// # Errors
+/// When the daemon does not run.
+pub async fn overload(options: &Options, recipe: &Recipe, times: f64) -> Result<Overload, Error> {
+    let most = CAPACITY_SECONDS.min(options.seconds);
+    let enough = Options { rate: None, seconds: most, in_flight: options.in_flight.max(4), ..options.clone() };
+    let before = measure(&enough, Some(recipe)).await?;
+    if !before.passed() {
+        return Err(format!("without overload something is wrong already:\n{}", before.text()).into());
+    }
+    let capacity = before.rate();
+    let offered = capacity * times;
+    // So many calls that none that waits for its answer keeps another from being sent. What cannot be sent in time
+    // because the calls do not come back is sent later, so the rest needs as long again, and some.
+    let in_flight = options.in_flight.max(128);
+    let patience = options.patience.max(options.seconds * times * 1.5 + 30.0);
+    let hard = Options { rate: Some(offered), in_flight, patience, connections: options.connections.max(8), ..options.clone() };
+    let mut report = measure(&hard, Some(recipe)).await?;
+    let limit = options.memory_limit.map(|mib| mib << 20);
+    let problems = &mut report.verdict.problems;
+    if let (Some(limit), Some(peak)) = (limit, report.peak)
+        && peak > limit
+    {
+        problems.push(format!("the daemon used {} MiB of memory, the limit is {} MiB", peak >> 20, limit >> 20));
+    }
+    if report.tally.refused.is_empty() && report.tally.failed == 0 {
+        problems.push(format!("nothing was refused, so this was no overload ({offered:.0} items/s were offered)"));
+    }
+    Ok(Overload { capacity, offered, limit, report })
+}
+
+impl Overload {
+    /// A table.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let limit = self.limit.map(|l| format!(", with a limit of {} MiB", l >> 20)).unwrap_or_default();
+        let Self { capacity, offered, .. } = self;
+        format!("it can take {capacity:.0} items/s, and was offered {offered:.0}{limit}\n\n{}", self.report.text())
+    }
+
+    /// The same as JSON.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        let Self { capacity, offered, limit, report } = self;
+        json!({ "capacity": capacity, "offered": offered, "memory_limit_bytes": limit, "run": report.json() })
+    }
+}
