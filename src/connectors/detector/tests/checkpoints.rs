@@ -212,7 +212,6 @@ fn run(disk: &Disk, shards: usize, twice: bool) -> Option<Outcome> {
         counters: Arc::clone(&counters),
         reports,
         pieces: pieces.sender(),
-        warned: Arc::new(std::sync::Once::new()),
         live_from: UnixNanos(0),
     };
     let now = UnixNanos::from_secs(BEGIN + 400 * 86_400);
