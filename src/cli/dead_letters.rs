@@ -213,10 +213,10 @@ impl Resent {
     fn text(&self) -> String {
         let mut text = String::new();
         for ((environment, exporter), count) in &self.resent {
-            let _ = writeln!(text, "{environment} {exporter}: {} findings are sent again", count);
+            let _ = writeln!(text, "{environment} {exporter}: {count} findings are sent again");
         }
         for ((environment, why), count) in &self.stay {
-            let _ = writeln!(text, "{environment}: {} stay where they are: {why}", count);
+            let _ = writeln!(text, "{environment}: {count} stay where they are: {why}");
         }
         if text.is_empty() { "there is nothing to send again\n".to_owned() } else { text }
     }
