@@ -2,6 +2,7 @@
 
 mod backtest;
 mod client;
+mod dead_letters;
 mod demo;
 mod docs;
 mod memory;
@@ -70,6 +71,8 @@ enum Command {
     Unmute(tell::UnmuteArgs),
     /// Lists what is muted by hand.
     Mutes(tell::MutesArgs),
+    /// Lists findings that exporters could not deliver, or has a running daemon send them again.
+    DeadLetters(dead_letters::DeadLettersArgs),
     /// Prints docs/configuration.md.
     #[command(hide = true)]
     Docs(docs::DocsArgs),
@@ -101,6 +104,7 @@ pub fn main() -> ExitCode {
         Command::Mute(arguments) => tell::mute(&arguments),
         Command::Unmute(arguments) => tell::unmute(&arguments),
         Command::Mutes(arguments) => tell::mutes(&arguments),
+        Command::DeadLetters(arguments) => dead_letters::run(&arguments),
         Command::Docs(arguments) => docs::run(&arguments),
     }
 }

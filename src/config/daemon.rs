@@ -170,8 +170,8 @@ impl Default for InputLog {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Server {
-    /// Where `/health`, `/metrics` and `/series` are served, and `/mute`, `/unmute`, `/feedback` and `/reload` are
-    /// taken.
+    /// Where `/health`, `/metrics` and `/series` are served, and `/mute`, `/unmute`, `/feedback`, `/reload` and
+    /// `/dead-letters/resend` are taken.
     pub endpoint: Endpoint,
     /// Whether other machines may mute series, give feedback and have the daemon reload its files. There is no
     /// authentication yet: whoever reaches the port may do it then.

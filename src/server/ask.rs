@@ -83,10 +83,16 @@ pub(super) async fn feedback(state: State<App>, peer: ConnectInfo<SocketAddr>, h
     respond(tell(&state, "feedback", peer.0, &headers, body).await)
 }
 
+/// `POST /dead-letters/resend`.
+pub(super) async fn resend(state: State<App>, peer: ConnectInfo<SocketAddr>, headers: HeaderMap, body: Body) -> Response {
+    respond(resend_all(&state, peer.0, &headers, body).await)
+}
+
 /// What is not there.
 pub(super) async fn unknown(uri: Uri) -> Response {
     let path = uri.path();
-    let known = ["/health", "/metrics", "/series", "/mutes", "/mute", "/unmute", "/feedback", "/reload"];
+    let known =
+        ["/health", "/metrics", "/series", "/mutes", "/mute", "/unmute", "/feedback", "/reload", "/dead-letters/resend"];
     let hint = closest(path, known).map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
     respond(Err(Failure(StatusCode::NOT_FOUND, format!("there is no `{path}`: known are {}{hint}", known.join(", ")))))
 }
@@ -229,15 +235,45 @@ pub(super) fn command(app: &App, peer: SocketAddr, headers: &HeaderMap, body: Bo
     Ok(body)
 }
 
-/// Tells the detectors something that changes them.
-async fn tell(app: &App, subject: &str, peer: SocketAddr, headers: &HeaderMap, body: Body) -> Answer {
+/// What somebody tells, and for whom.
+struct Told {
+    environment: Option<String>,
+    detector: Option<String>,
+    body: Map<String, Value>,
+}
+
+/// Reads what is told, from where it may be told.
+fn told(app: &App, peer: SocketAddr, headers: &HeaderMap, body: Body) -> Result<Told, Failure> {
     let mut body = command(app, peer, headers, body)?;
     let mut text = |key: &str| match body.remove(key) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
         Some(other) => Err(invalid(format!("`{key}` must be a text, found {other}"))),
     };
-    let (environment, detector) = (text("environment")?, text("detector")?);
+    Ok(Told { environment: text("environment")?, detector: text("detector")?, body })
+}
+
+/// Tells all outboxes that are meant to send dead letters again.
+async fn resend_all(app: &App, peer: SocketAddr, headers: &HeaderMap, body: Body) -> Answer {
+    let Told { environment, detector, body } = told(app, peer, headers, body)?;
+    let (mut all, mut refused) = (Vec::new(), None);
+    for desk in desks(app, "resend", environment.as_deref(), detector.as_deref())? {
+        match desk.ask("resend", Value::Object(body.clone())).await {
+            Ok(answer) => all.push(named(&desk, answer)),
+            // Another environment may have that exporter.
+            Err(refusal) if refusal.kind == RefusalKind::NotFound => refused = Some(refusal),
+            Err(refusal) => return Err(refusal.into()),
+        }
+    }
+    match refused {
+        Some(refusal) if all.is_empty() => Err(refusal.into()),
+        _ => Ok(json!({ "outboxes": all })),
+    }
+}
+
+/// Tells the detectors something that changes them.
+async fn tell(app: &App, subject: &str, peer: SocketAddr, headers: &HeaderMap, body: Body) -> Answer {
+    let Told { environment, detector, body } = told(app, peer, headers, body)?;
     let desks = desks(app, subject, environment.as_deref(), detector.as_deref())?;
     // An anomaly is known to one detector; whom a mute is meant for must be said.
     if desks.len() > 1 && subject != "feedback" {

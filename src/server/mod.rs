@@ -83,6 +83,7 @@ impl Server {
             .route("/unmute", post(ask::unmute))
             .route("/feedback", post(ask::feedback))
             .route("/reload", post(reload::reload))
+            .route("/dead-letters/resend", post(ask::resend))
             .fallback(ask::unknown)
             .method_not_allowed_fallback(ask::other_method)
             .layer(DefaultBodyLimit::max(ask::MAX_BODY))
