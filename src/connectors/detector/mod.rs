@@ -214,8 +214,11 @@ impl Detector {
         let give = async |one: Work| work.send(one).await.map_err(|_| shard_ended());
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut growth = None;
         let registry = &self.context.services.registry;
+        let may_grow = || registry.memory().pressure() == Pressure::Normal;
+        // Before anything comes in: the first tick of an interval may be a moment late.
+        let mut growth = may_grow();
+        give(Work::Growth(growth)).await?;
         let (environment, id) = (&self.context.environment, &self.context.id);
         let mut questions = registry.open_desk(environment, Class::Connector, id, rules::SUBJECTS);
         loop {
@@ -224,9 +227,9 @@ impl Detector {
                 biased;
                 _ = ticks.tick() => {
                     give(Work::Tick(self.context.services.clock.now())).await?;
-                    let may_grow = self.context.services.registry.memory().pressure() == Pressure::Normal;
-                    if growth.replace(may_grow) != Some(may_grow) {
-                        give(Work::Growth(may_grow)).await?;
+                    if growth != may_grow() {
+                        growth = !growth;
+                        give(Work::Growth(growth)).await?;
                     }
                     if learning.ends_now() {
                         give(Work::Live).await?;
