@@ -23,6 +23,7 @@ mod environments;
 mod outbox;
 mod own_telemetry;
 mod quiet_series;
+mod reload;
 mod restart;
 mod same_series;
 mod servers;
