@@ -409,3 +409,78 @@ async fn a_disk_that_takes_nothing_makes_the_detector_wait_and_says_so() {
     outbox.close();
     running.await.unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn a_long_outage_drains_in_order_when_it_is_over() {
+    let (files, folder) = (SimFiles::new(1), tempfile::tempdir().unwrap());
+    let context = context(Some(files.clone()), folder.path(), 64 << 20);
+    let outbox = Outbox::open(&context).unwrap();
+    let mut target = played("target", 8);
+    let running = run(&outbox, Output::new(vec![target.edge.clone()]));
+    let filling = outbox.clone();
+    tokio::task::spawn_blocking(move || {
+        for entry in 0..5000 {
+            filling.append(entry, &findings(entry, 2)).unwrap();
+        }
+    })
+    .await
+    .unwrap();
+    let shown = levels(&outbox)["target"].clone();
+    assert_eq!(shown.waiting, 10_000);
+    let each = shown.bytes / shown.waiting;
+    assert!((300..1500).contains(&each), "{each} bytes each");
+    assert_eq!(take(&mut target.input, 10_000).await, (0..5000).flat_map(|e| ids(&findings(e, 2))).collect::<Vec<_>>());
+    outbox.close();
+    running.await.unwrap().unwrap();
+    let left: u64 = files.all().into_iter().map(|(_, size)| size).sum();
+    assert!(left < 1 << 20, "{left} bytes are left");
+}
+
+#[tokio::test]
+async fn what_an_exporter_that_ended_had_not_taken_comes_after_the_next_start() {
+    let (files, folder) = (SimFiles::new(1), tempfile::tempdir().unwrap());
+    let context = context(Some(files), folder.path(), 1 << 20);
+    let outbox = Outbox::open(&context).unwrap();
+    let mut target = played("target", 2);
+    let running = run(&outbox, Output::new(vec![target.edge.clone()]));
+    for entry in 0..10 {
+        append(&outbox, entry, 1).await;
+    }
+    assert_eq!(take(&mut target.input, 3).await.len(), 3);
+    until("three are off", || levels(&outbox)["target"].waiting == 7).await;
+    drop(target.input);
+    outbox.close();
+    running.await.unwrap().unwrap();
+    drop(outbox);
+    // In the same process, as after a reload.
+    let outbox = Outbox::open(&context).unwrap();
+    let mut target = played("target", 2);
+    let running = run(&outbox, Output::new(vec![target.edge.clone()]));
+    assert_eq!(take(&mut target.input, 7).await, (3..10).flat_map(|e| ids(&findings(e, 1))).collect::<Vec<_>>());
+    outbox.close();
+    running.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn when_it_cannot_be_read_how_far_a_target_was_it_gets_all_that_is_there() {
+    let (files, folder) = (SimFiles::new(1), tempfile::tempdir().unwrap());
+    let context = context(Some(files.clone()), folder.path(), 1 << 20);
+    let outbox = Outbox::open(&context).unwrap();
+    let mut target = played("target", 2);
+    let running = run(&outbox, Output::new(vec![target.edge.clone()]));
+    append(&outbox, 5, 2).await;
+    assert_eq!(take(&mut target.input, 2).await.len(), 2);
+    outbox.close();
+    running.await.unwrap().unwrap();
+    drop(outbox);
+    files.put(&context.folder().join("outbox/cursors.json"), b"{\"targets\":{\"tar".to_vec());
+    let outbox = Outbox::open(&context).unwrap();
+    assert_eq!((outbox.last_entry(), outbox.highest_entry()), (Some(5), Some(5)));
+    let mut target = played("target", 2);
+    let running = run(&outbox, Output::new(vec![target.edge.clone()]));
+    assert_eq!(take(&mut target.input, 2).await, ["e5-1", "e5-2"]);
+    append(&outbox, 6, 1).await;
+    assert_eq!(take(&mut target.input, 1).await, ["e6-1"]);
+    outbox.close();
+    running.await.unwrap().unwrap();
+}
