@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::record::{Header, encode};
 use super::room::Full;
 use super::{Findings, NotPut, Shared, lock};
-use crate::pipeline::dead_letters::{DeadLetter, dead_letter_files, read_dead_letters, set_apart};
+use crate::pipeline::dead_letters::{dead_letter_files, read_dead_letters, set_apart};
 use crate::pipeline::{Refusal, RefusalKind};
 
 /// What the outbox can be told.

@@ -24,9 +24,20 @@ impl Setup {
 
     /// Adds an environment: the rest of its pipeline file.
     pub(crate) fn environment(&mut self, name: &str, rest: &str) -> &mut Self {
+        self.rewrite(name, rest);
+        self.environments.push(name.to_owned());
+        self
+    }
+
+    /// Changes the rest of an environment's pipeline file.
+    pub(crate) fn rewrite(&self, name: &str, rest: &str) {
         let path = self.folder.path().join(format!("{name}.yml"));
         std::fs::write(path, format!("environment: {name}\n{rest}")).expect("the pipeline file");
-        self.environments.push(name.to_owned());
+    }
+
+    /// Takes an environment out.
+    pub(crate) fn without(&mut self, name: &str) -> &mut Self {
+        self.environments.retain(|environment| environment != name);
         self
     }
 
@@ -152,6 +163,11 @@ impl Daemon {
         .await
     }
 
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// SIGTERM, and how it ended.
     pub(crate) async fn stop(&mut self) -> ExitStatus {
         terminate(self.child.id());
@@ -188,7 +204,12 @@ impl Drop for Daemon {
 
 /// Sends SIGTERM.
 pub(crate) fn terminate(pid: u32) {
-    let sent = Command::new("kill").args(["-s", "TERM", &pid.to_string()]).status().expect("kill");
+    signal(pid, "TERM");
+}
+
+/// Sends a signal.
+pub(crate) fn signal(pid: u32, name: &str) {
+    let sent = Command::new("kill").args(["-s", name, &pid.to_string()]).status().expect("kill");
     assert!(sent.success(), "kill: {sent}");
 }
 

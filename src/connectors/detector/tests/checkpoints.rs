@@ -208,13 +208,7 @@ fn run(disk: &Disk, shards: usize, twice: bool) -> Option<Outcome> {
     let (writer, pieces, outcome) = Writer::new(&context, Some(checkpoints), shards, settings.timing.bucket);
     let writing = std::thread::spawn(move || writer.run());
     let (reports, mut heard) = tokio::sync::mpsc::channel(10_000);
-    let shared = Shared {
-        counters: Arc::clone(&counters),
-        reports,
-        pieces: pieces.sender(),
-        warned: Arc::new(std::sync::Once::new()),
-        live_from: UnixNanos(0),
-    };
+    let shared = Shared { counters: Arc::clone(&counters), reports, pieces: pieces.sender(), live_from: UnixNanos(0) };
     let now = UnixNanos::from_secs(BEGIN + 400 * 86_400);
     let mut intake = Intake::new(&environment(), shards, settings.timing.bucket);
     let start = |number| shard::start(number, Core::new(Arc::clone(&settings), now), shared.clone()).unwrap();
@@ -229,8 +223,10 @@ fn run(disk: &Disk, shards: usize, twice: bool) -> Option<Outcome> {
             }
         }
         for index in (80..=if twice { 81 } else { 80 }).filter(|_| minute == 79) {
-            senders.iter().for_each(|shard| shard.blocking_send(Told { at: index, command: Command::Checkpoint(index) }).unwrap());
-pieces.behind(index, vec![("incidents".to_owned(), vec![7; index as usize])]);
+            senders
+                .iter()
+                .for_each(|shard| shard.blocking_send(Told { at: index, command: Command::Checkpoint(index) }).unwrap());
+            pieces.behind(index, vec![("incidents".to_owned(), vec![7; index as usize])]);
         }
     }
     drop(senders);

@@ -141,8 +141,7 @@ fn what_a_checkpoint_costs() {
     let (writer, pieces, outcome) = Writer::new(&context, Some(checkpoints.clone()), 2, cores[0].settings.timing.bucket);
     let writing = std::thread::spawn(move || writer.run());
     let (reports, mut heard) = tokio::sync::mpsc::channel(1000);
-    let shared =
-        Shared { counters, reports, pieces: pieces.sender(), warned: Arc::new(std::sync::Once::new()), live_from: UnixNanos(0) };
+    let shared = Shared { counters, reports, pieces: pieces.sender(), live_from: UnixNanos(0) };
     let shards: Vec<_> = cores.into_iter().enumerate().map(|(n, core)| shard::start(n, core, shared.clone()).unwrap()).collect();
     drop(shared);
     let listening = std::thread::spawn(move || while heard.blocking_recv().is_some() {});
@@ -163,7 +162,10 @@ fn what_a_checkpoint_costs() {
             if busy {
                 let divided = intake.divide(payload(minute(0..ENTITIES, copy, m)), UnixNanos::from_secs(NOW));
                 for (shard, feed) in shards.iter().zip(divided.feeds) {
-                    let _ = shard.blocking_send(Step { at: 0, command: Command::Feed(feed, flights.begin(crate::model::PayloadKind::Observations, 0)) });
+                    let _ = shard.blocking_send(Step {
+                        at: 0,
+                        command: Command::Feed(feed, flights.begin(crate::model::PayloadKind::Observations, 0)),
+                    });
                 }
                 copy += 1;
                 if copy == COPIES {
