@@ -20,6 +20,7 @@ mod demo;
 mod elasticsearch_exporter;
 mod elasticsearch_receiver;
 mod environments;
+mod load;
 mod outbox;
 mod own_telemetry;
 mod quiet_series;

@@ -39,7 +39,7 @@ use self::checkpoint::Outcome;
 pub use self::config::Config;
 pub use self::incidents::{AlertsConfig, IncidentsConfig, Per};
 use self::journal::{Checkpointing, Machine, Recovered, Recovery, Schedule, Started, Work, Writer};
-pub use self::journal::{Replayed, replay};
+pub use self::journal::{Replayed, replay, rewrite};
 pub use self::rules::{Amount, Deployments, Direction, Maintenance, Match, Rule};
 use self::teller::Sink;
 use self::warmup::Learning;
