@@ -6,6 +6,7 @@ mod joint;
 mod models;
 mod promises;
 mod quieting;
+mod simulation;
 
 use std::sync::Arc;
 
