@@ -180,7 +180,8 @@ impl Connector for Detector {
         let checkpoints = state::checkpoints(&self.context).map(|all| {
             let services = &self.context.services;
             let bytes = services.input_log.map_or(u64::MAX, |log| log.max_size / 4);
-            let schedule = Schedule::new(services.checkpoint_interval, bytes, sweeps, written.clone());
+            let since = log.as_ref().map_or(0, crate::storage::Log::size);
+            let schedule = Schedule::new(services.checkpoint_interval, bytes, since, sweeps, written.clone());
             Checkpointing { schedule, reports: reports.clone(), newest: all.list().ok().and_then(|all| all.first().copied()) }
         });
         drop(reports);
