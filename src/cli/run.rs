@@ -126,9 +126,15 @@ async fn show_learning(registry: Registry) {
     }
 }
 
+/// The signal of a write beyond the limit of the size of a file (`ulimit -f`, `LimitFSIZE=`); the same number on Linux,
+/// the BSDs and macOS.
+const SIGXFSZ: i32 = 25;
+
 /// The first SIGTERM or SIGINT cancels `stop`, the second `abort`.
 fn on_signal(stop: CancellationToken, abort: CancellationToken) -> std::io::Result<()> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    // Handled once, it ends the process no more: the write fails instead, as on a full disk.
+    drop(signal(SignalKind::from_raw(SIGXFSZ))?);
     tokio::spawn(async move {
         for token in [stop, abort] {
             tokio::select! {

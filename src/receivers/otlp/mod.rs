@@ -13,6 +13,7 @@ mod divide;
 mod grpc;
 mod http;
 mod json;
+mod patience;
 mod points;
 mod protobuf;
 mod route;
@@ -34,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::answer::Format;
 pub use self::build::{DecodeError, Limits};
 pub use self::config::{Config, Grpc, Http, Protocols, Routing};
+use self::patience::Patience;
 use crate::config::{ByteSize, Duration, Endpoint};
 use crate::model::{Batch, LogRecords, PayloadKind, Points, Signal, Spans};
 use crate::pipeline::{
@@ -277,6 +279,7 @@ impl Listener {
             max_future: settings.max_future.get(),
             max_attribute_value_size: settings.max_attribute_value_size,
             wait: settings.wait.get(),
+            patience: Patience::default(),
         };
         Some(Self { endpoint, protocol, paths: settings.paths, shared: Arc::new(shared), socket: None })
     }
