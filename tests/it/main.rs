@@ -16,6 +16,7 @@ mod bad_input;
 mod borders;
 mod collector_relay;
 mod command_line;
+mod contract;
 mod demo;
 mod elasticsearch_exporter;
 mod elasticsearch_receiver;
