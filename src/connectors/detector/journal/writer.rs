@@ -291,6 +291,8 @@ impl Writer {
         }
         for pending in batch {
             match pending {
+                // What is written next says so.
+                Pending::Entry(Entry::Live) => self.started.in_history = false,
                 Pending::Entry(_) => {}
                 Pending::Fed(_, flight, receipt) | Pending::Repeated(flight, receipt) => {
                     flight.refused();
