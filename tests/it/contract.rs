@@ -57,7 +57,8 @@ async fn while_the_input_log_cannot_be_written_the_collector_keeps_what_it_has()
     relay.send(0..5).await;
     relay.settled().await;
     // Files may not grow: a part of what is written next is written, and then it fails as on a full disk.
-    let sizes = std::fs::read_dir(relay.log_folder()).expect("the log").map(|f| f.and_then(|f| f.metadata()).expect("a file").len());
+    let sizes =
+        std::fs::read_dir(relay.log_folder()).expect("the log").map(|f| f.and_then(|f| f.metadata()).expect("a file").len());
     limit_files(relay.daemon.pid(), Some(sizes.max().expect("a segment") + 7));
     let answers = is_tried_again(&mut relay, 5..15).await;
     assert_eq!(relay.daemon.health().await.1.contains("nothing is taken in"), true, "/health says it");
@@ -89,7 +90,9 @@ async fn hold(ports: [u16; 2], length: usize) -> (tokio::task::JoinHandle<()>, T
         let _ = tokio::join!(connection, answer);
     });
     let mut http = TcpStream::connect(("127.0.0.1", ports[1])).await.expect("the HTTP port");
-    let head = format!("POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-protobuf\r\ncontent-length: {length}\r\n\r\n");
+    let head = format!(
+        "POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-protobuf\r\ncontent-length: {length}\r\n\r\n"
+    );
     http.write_all(head.as_bytes()).await.expect("a head");
     http.write_all(&vec![0; length - 1]).await.expect("most of a body");
     (held, http)
@@ -97,11 +100,8 @@ async fn hold(ports: [u16; 2], length: usize) -> (tokio::task::JoinHandle<()>, T
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_the_receiver_is_full_the_collector_keeps_what_it_has() {
-    let limits = Options {
-        receiver: "    max_in_flight_size: 1MiB\n",
-        protocols: ", max_request_body_size: 1MiB",
-        ..Options::default()
-    };
+    let limits =
+        Options { receiver: "    max_in_flight_size: 1MiB\n", protocols: ", max_request_body_size: 1MiB", ..Options::default() };
     let mut relay = Relay::start(&needs!(collector()), limits).await;
     relay.send(0..5).await;
     relay.settled().await;
@@ -128,7 +128,8 @@ async fn while_the_memory_limit_is_reached_the_collector_keeps_what_it_has() {
         }
         if bodies.len() < 6 {
             let mut body = TcpStream::connect(("127.0.0.1", relay.ports()[1])).await.map_err(|e| e.to_string())?;
-            let head = "POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-protobuf\r\ncontent-length: 60000000\r\n\r\n";
+            let head =
+                "POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-protobuf\r\ncontent-length: 60000000\r\n\r\n";
             body.write_all(head.as_bytes()).await.map_err(|e| e.to_string())?;
             let _ = tokio::time::timeout(Duration::from_secs(5), body.write_all(&vec![1; 50_000_000])).await;
             bodies.push(body);

@@ -136,7 +136,10 @@ impl World {
             files: Some(Arc::new(machine.clone())),
             input_log: Some(LOG),
             checkpoint_interval: Duration::from_millis(1),
-            outbox: OutboxSettings { max_size: 8 << 20, patience: Duration::from_millis(if plan.stages.is_some() { 30 } else { 10_000 }) },
+            outbox: OutboxSettings {
+                max_size: 8 << 20,
+                patience: Duration::from_millis(if plan.stages.is_some() { 30 } else { 10_000 }),
+            },
             registry: registry.clone(),
             queue_capacity: 4,
         };
@@ -213,7 +216,9 @@ impl World {
         };
         let (ended, (sent, failing), _) = tokio::join!(running, clients, exporters);
         machine.disk().heal();
-        if std::env::var_os("SIM_DEBUG").is_some() { eprintln!("{:?} {:?}", seen.events(), seen.snapshot()); }
+        if std::env::var_os("SIM_DEBUG").is_some() {
+            eprintln!("{:?} {:?}", seen.events(), seen.snapshot());
+        }
         match (ended, sent) {
             (_, Err(why)) => Err(why),
             (Err(_), _) if failing => Ok(Ended::ByFault),
@@ -326,7 +331,8 @@ impl Clients<'_> {
             },
             Stage::Mute(reason) => {
                 // Whoever has heard nothing looks before muting again.
-                let told = |answer: &serde_json::Value| answer["mutes"].as_array().unwrap().iter().any(|m| m["reason"] == **reason);
+                let told =
+                    |answer: &serde_json::Value| answer["mutes"].as_array().unwrap().iter().any(|m| m["reason"] == **reason);
                 match self.ask("mutes", json!({})).await? {
                     Some(mutes) if told(&mutes) => true,
                     Some(_) => {
