@@ -91,8 +91,7 @@ pub(super) async fn resend(state: State<App>, peer: ConnectInfo<SocketAddr>, hea
 /// What is not there.
 pub(super) async fn unknown(uri: Uri) -> Response {
     let path = uri.path();
-    let known =
-        ["/health", "/metrics", "/series", "/mutes", "/mute", "/unmute", "/feedback", "/reload", "/dead-letters/resend"];
+    let known = ["/health", "/metrics", "/series", "/mutes", "/mute", "/unmute", "/feedback", "/reload", "/dead-letters/resend"];
     let hint = closest(path, known).map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
     respond(Err(Failure(StatusCode::NOT_FOUND, format!("there is no `{path}`: known are {}{hint}", known.join(", ")))))
 }
