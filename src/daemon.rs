@@ -58,7 +58,15 @@ pub async fn run(loaded: Loaded, load: Load, registry: Registry, control: Contro
         registry,
         queue_capacity: daemon.pipeline.queue_size,
     };
-    let mut running = pipeline::start(&plans, services).await.map_err(|e| e.to_string())?;
+    let mut running = tokio::select! {
+        biased;
+        // What was kept may take long to take up; nothing has been accepted yet.
+        () = control.stop.cancelled() => {
+            end_server.cancel();
+            return Ok(Drained::default());
+        }
+        started = pipeline::start(&plans, services) => started.map_err(|e| e.to_string())?,
+    };
     let environments: Vec<&str> = plans.iter().map(|p| p.spec.environment.as_str()).collect();
     tracing::info!(environments = environments.join(", "), health = %format!("http://{address}/health"), "running");
 

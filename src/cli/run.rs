@@ -143,10 +143,16 @@ async fn show_learning(registry: Registry) {
     }
 }
 
+/// The signal of a write beyond the limit of the size of a file (`ulimit -f`, `LimitFSIZE=`); the same number on Linux,
+/// the BSDs and macOS.
+const SIGXFSZ: i32 = 25;
+
 /// The first SIGTERM or SIGINT stops, the second aborts; SIGHUP reloads.
 fn on_signal(control: Control) -> std::io::Result<()> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut hangup = signal(SignalKind::hangup())?;
+    // Handled once, it ends the process no more: the write fails instead, as on a full disk.
+    drop(signal(SignalKind::from_raw(SIGXFSZ))?);
     let Control { stop, abort, reload } = control;
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {

@@ -232,3 +232,36 @@ impl Registry {
         self.0.observer.get().cloned()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::UnixNanos;
+    use crate::pipeline::Span;
+
+    #[test]
+    fn an_environment_that_ended_is_forgotten_and_known_as_long_as_something_of_it_runs() {
+        let registry = Registry::default();
+        let id = ComponentId::parse("detector").unwrap();
+        let [staging, production] = ["staging", "production"].map(Environment::new);
+        let span = Span { from: UnixNanos(1), until: UnixNanos(2), anew: false, ends: false };
+        let mut running = Vec::new();
+        for environment in [&staging, &production] {
+            let (counters, health) = (Arc::<Counters>::default(), Health::default());
+            running.push(Arc::clone(&counters));
+            let (environment, id) = (environment.clone(), id.clone());
+            registry.history(&environment).want(span);
+            drop(registry.open_desk(&environment, Class::Connector, &id, &["series"]));
+            registry.add(ComponentInfo { environment, class: Class::Connector, id, pipeline: None, counters, health });
+        }
+        assert!(!registry.is_ending(&staging));
+        registry.forget(&staging);
+        assert!(registry.of(&staging).is_empty() && registry.history(&staging).span().is_none());
+        let desks = registry.0.desks.read().unwrap();
+        assert_eq!(desks.iter().map(|desk| &desk.environment).collect::<Vec<_>>(), [&production]);
+        assert_eq!((registry.of(&production).len(), registry.history(&production).span()), (1, Some(span)));
+        assert!(registry.is_ending(&staging) && !registry.is_ending(&production));
+        running.clear();
+        assert!(!registry.is_ending(&staging));
+    }
+}

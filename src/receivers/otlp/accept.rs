@@ -12,6 +12,7 @@ use super::body::{Admission, Raw};
 use super::build::{DecodeError, Decoded, Limits, NO_RECORDED_VALUE};
 use super::divide::{Divide, Division, Share, divide};
 use super::http::Paths;
+use super::patience::Patience;
 use super::route::{Claim, Tenant, Tenants};
 use super::{json, protobuf};
 use crate::config::ByteSize;
@@ -31,6 +32,7 @@ pub(super) struct Shared {
     pub(super) max_future: Duration,
     pub(super) max_attribute_value_size: ByteSize,
     pub(super) wait: Duration,
+    pub(super) patience: Patience,
     /// Of the signals; none for gRPC.
     pub(super) paths: Option<Paths>,
 }
@@ -121,13 +123,17 @@ impl Shared {
         };
         // The reservation is held until the records are where they are safe: it bounds all that waits behind it.
         let (Request { division, id }, _reservation) = division?;
+        self.patience.over(None);
         let handed = self.hand_over(signal, division, id, deadline).await?;
         Ok(self.account(signal, &claim, &handed))
     }
 
-    /// Counts a request that was refused.
-    pub(super) fn refused(&self, headers: &HeaderMap, refusal: &Refusal) {
-        let event = if refusal.retry { "requests_refused" } else { "requests_invalid" };
+    /// Counts a request that was refused, and says when it may come again.
+    pub(super) fn refused(&self, headers: &HeaderMap, refusal: &mut Refusal) {
+        let event = if refusal.retry.is_some() { "requests_refused" } else { "requests_invalid" };
+        if let Some(delay) = &mut refusal.retry {
+            *delay = self.patience.wait(refusal.environment.as_ref());
+        }
         if let Some(tenant) = self.tenants.home(&self.tenants.claim(headers)) {
             tenant.counters.event(event, 1);
             tracing::debug!(environment = %tenant.environment, receiver = %tenant.source, reason = %refusal.message, "otlp request refused");
@@ -207,9 +213,10 @@ impl Shared {
         drop(outputs);
         for (tenant, heard) in waiting {
             match tokio::time::timeout_at(deadline, heard.heard()).await {
-                Ok(Ok(())) => {}
+                Ok(Ok(())) => self.patience.over(Some(&tenant.environment)),
                 Ok(Err(lost)) => {
-                    return Err(Refusal::overloaded(format!("environment `{}` did not take it in: {lost}", tenant.environment)));
+                    let message = format!("environment `{}` did not take it in: {lost}", tenant.environment);
+                    return Err(Refusal::overloaded(message).of(&tenant.environment));
                 }
                 Err(_) => return Err(self.no_room(tenant, Refused::Full)),
             }
@@ -229,6 +236,7 @@ impl Shared {
             }
             Refused::Closed => format!("environment `{}` is shutting down", tenant.environment),
         })
+        .of(&tenant.environment)
     }
 
     /// Counts what was given up, and says so to the client. Only after the hand-over: a refused request comes again,

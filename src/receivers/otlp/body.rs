@@ -254,7 +254,7 @@ mod tests {
         let (mut one, mut two) = (admission.enter(), admission.enter());
         one.cover(6 << 10).unwrap();
         one.cover(3 << 10).unwrap();
-        assert!(two.cover(6 << 10).unwrap_err().retry);
+        assert!(two.cover(6 << 10).unwrap_err().retry.is_some());
         drop(one);
         two.cover(6 << 10).unwrap();
     }

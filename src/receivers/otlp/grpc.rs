@@ -61,8 +61,8 @@ async fn answer(shared: &Arc<Shared>, request: Request<Body>) -> Response {
     let path = parts.uri.path();
     match export(shared, path, content_type, &parts.headers, body).await {
         Ok((signal, accepted)) => success(accepted.body(signal, Format::Protobuf)),
-        Err(refusal) => {
-            shared.refused(&parts.headers, &refusal);
+        Err(mut refusal) => {
+            shared.refused(&parts.headers, &mut refusal);
             let mut response = refusal.to_grpc().into_http::<Body>();
             response.headers_mut().insert("grpc-accept-encoding", HeaderValue::from_static(ENCODINGS));
             response

@@ -103,8 +103,8 @@ async fn answer(shared: &Arc<Shared>, request: Request<Incoming>) -> Response<Fu
     let encoding = *format.as_ref().unwrap_or(&Format::Protobuf);
     match export(shared, &parts, format, &mut body).await {
         Ok((signal, accepted)) => response(StatusCode::OK, encoding, accepted.body(signal, encoding)),
-        Err(refusal) => {
-            shared.refused(&parts.headers, &refusal);
+        Err(mut refusal) => {
+            shared.refused(&parts.headers, &mut refusal);
             if parts.version < Version::HTTP_2 {
                 discard(&mut body).await;
             }

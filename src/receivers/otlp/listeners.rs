@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::accept::{Current, Shared};
 use super::body::Admission;
+use super::patience::Patience;
 use super::route::{Door, Tenants};
 use super::share::{Group, Protocol, failed, groups};
 use super::socket::{self, NotBound};
@@ -83,6 +84,7 @@ impl Group {
             max_attribute_value_size: settings.max_attribute_value_size,
             wait: settings.wait.get(),
             paths: settings.paths,
+            patience: Patience::default(),
         })
     }
 }

@@ -135,6 +135,11 @@ impl Daemon {
         lines[lines.len().saturating_sub(200)..].join("\n")
     }
 
+    /// The id of its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// How it ended, if it has.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("the daemon's state")
@@ -170,7 +175,7 @@ impl Daemon {
 
     /// SIGTERM, and how it ended.
     pub(crate) async fn stop(&mut self) -> ExitStatus {
-        terminate(self.child.id());
+        signal(self.child.id(), "TERM");
         self.end(Duration::from_secs(60)).await
     }
 
@@ -207,7 +212,7 @@ pub(crate) fn terminate(pid: u32) {
     signal(pid, "TERM");
 }
 
-/// Sends a signal.
+/// Sends a signal, by its name without `SIG`.
 pub(crate) fn signal(pid: u32, name: &str) {
     let sent = Command::new("kill").args(["-s", name, &pid.to_string()]).status().expect("kill");
     assert!(sent.success(), "kill: {sent}");
@@ -229,7 +234,8 @@ fn follow(stream: Option<impl Read + Send + 'static>) -> Arc<Mutex<String>> {
     kept
 }
 
-async fn get(port: u16, path: &str) -> Result<(u16, String), String> {
+/// Gets a page of this machine: the status and the body.
+pub(crate) async fn get(port: u16, path: &str) -> Result<(u16, String), String> {
     let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build().map_err(|e| e.to_string())?;
     let answer = client.get(format!("http://127.0.0.1:{port}{path}")).send().await.map_err(|e| e.to_string())?;
     let status = answer.status().as_u16();

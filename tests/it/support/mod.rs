@@ -10,6 +10,8 @@ pub(crate) mod metrics;
 pub(crate) mod otlp;
 pub(crate) mod own_telemetry;
 pub(crate) mod pipelines;
+pub(crate) mod relay;
+pub(crate) mod wire;
 
 use std::io::Write as _;
 use std::net::TcpListener;

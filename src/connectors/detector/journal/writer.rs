@@ -15,7 +15,7 @@ use super::schedule::Schedule;
 use super::{Entry, Fed, Feeder, ShardEnded, Started, Told, is_measured, write_fed};
 use crate::model::UnixNanos;
 use crate::pipeline::{BatchId, Context, Delivery, Flight, Origin, Question, Receipt, Refusal, Status};
-use crate::storage::Log;
+use crate::storage::{AppendError, Log};
 
 /// A commit is written when it has so many bytes, even if more waits.
 const COMMIT_BYTES: usize = 4 << 20;
@@ -104,23 +104,32 @@ impl Writer {
             self.checkpoint()?;
         }
         match &self.checkpoints {
-            Some(checkpoints) => begin_checkpoint(&self.feeder, &checkpoints.reports, &self.started),
-            None => Ok(()),
+            // One that is being written of this very moment is as good; a second one would only take its place.
+            Some(checkpoints) if !checkpoints.schedule.is_writing(self.feeder.next) => {
+                begin_checkpoint(&self.feeder, &checkpoints.reports, &self.started)
+            }
+            _ => Ok(()),
         }
     }
 
     /// Begins a checkpoint if one is due; when one is on disk, gives back the room that the log does not need any more.
     fn checkpoint(&mut self) -> Result<(), ShardEnded> {
         let Some(Checkpointing { schedule, reports, newest }) = &mut self.checkpoints else { return Ok(()) };
-        if let Some(Outcome::Written { index, .. }) = schedule.outcome() {
-            if let (Some(log), Some(before)) = (&mut self.log, newest.replace(index))
-                && let Err(error) = log.trim(before)
-            {
+        let before = match schedule.outcome() {
+            Some(Outcome::Written { index, .. }) => newest.replace(index),
+            _ => None,
+        };
+        // A log that is full of what the newest holds: were it kept for the one before, nothing could ever come in.
+        let all = newest.filter(|newest| schedule.is_full() && *newest == self.feeder.next);
+        if let (Some(log), Some(keep_from)) = (&mut self.log, before.or(all)) {
+            if let Err(error) = log.trim(keep_from) {
                 let Context { environment, id, .. } = &self.context;
                 tracing::warn!(%environment, component = %id, %error, "the input log keeps what it does not need any more");
             }
+            schedule.trimmed();
         }
-        if self.trouble.is_none() && schedule.is_due() {
+        // Also while nothing can be written: a log that is full has room again after it.
+        if schedule.is_due() {
             begin_checkpoint(&self.feeder, reports, &self.started)?;
             schedule.begun(self.feeder.next);
         }
@@ -255,7 +264,15 @@ impl Writer {
         if records.is_empty() {
             return Ok(());
         }
-        let first = log.append(&records).map_err(|e| e.to_string())?;
+        let first = match log.append(&records) {
+            Ok(first) => first,
+            Err(error) => {
+                if let (AppendError::Full { .. }, Some(checkpoints)) = (&error, &mut self.checkpoints) {
+                    checkpoints.schedule.full();
+                }
+                return Err(error.to_string());
+            }
+        };
         if let Some(checkpoints) = &mut self.checkpoints {
             checkpoints.schedule.wrote(self.bytes.len() as u64);
         }
