@@ -8,6 +8,7 @@ mod models;
 mod promises;
 mod quieting;
 mod receipts;
+mod simulation;
 
 use std::sync::Arc;
 

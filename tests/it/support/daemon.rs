@@ -24,9 +24,20 @@ impl Setup {
 
     /// Adds an environment: the rest of its pipeline file.
     pub(crate) fn environment(&mut self, name: &str, rest: &str) -> &mut Self {
+        self.rewrite(name, rest);
+        self.environments.push(name.to_owned());
+        self
+    }
+
+    /// Changes the rest of an environment's pipeline file.
+    pub(crate) fn rewrite(&self, name: &str, rest: &str) {
         let path = self.folder.path().join(format!("{name}.yml"));
         std::fs::write(path, format!("environment: {name}\n{rest}")).expect("the pipeline file");
-        self.environments.push(name.to_owned());
+    }
+
+    /// Takes an environment out.
+    pub(crate) fn without(&mut self, name: &str) -> &mut Self {
+        self.environments.retain(|environment| environment != name);
         self
     }
 
@@ -189,6 +200,11 @@ impl Drop for Daemon {
             eprintln!("---- the daemon's log\n{}", self.said());
         }
     }
+}
+
+/// Sends SIGTERM.
+pub(crate) fn terminate(pid: u32) {
+    signal(pid, "TERM");
 }
 
 /// Sends a signal, by its name without `SIG`.
