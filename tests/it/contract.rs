@@ -2,6 +2,7 @@
 //! shall, drops what it shall, and each request is in the input log once. What is seen is a row of
 //! `docs/reliability.md`.
 
+use std::convert::Infallible;
 use std::process::Command;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::support::collector::collector;
@@ -57,10 +58,11 @@ async fn while_the_input_log_cannot_be_written_the_collector_keeps_what_it_has()
     relay.send(0..5).await;
     relay.settled().await;
     // Files may not grow: a part of what is written next is written, and then it fails as on a full disk.
-    let sizes = std::fs::read_dir(relay.log_folder()).expect("the log").map(|f| f.and_then(|f| f.metadata()).expect("a file").len());
+    let sizes =
+        std::fs::read_dir(relay.log_folder()).expect("the log").map(|f| f.and_then(|f| f.metadata()).expect("a file").len());
     limit_files(relay.daemon.pid(), Some(sizes.max().expect("a segment") + 7));
     let answers = is_tried_again(&mut relay, 5..15).await;
-    assert_eq!(relay.daemon.health().await.1.contains("nothing is taken in"), true, "/health says it");
+    assert!(relay.daemon.health().await.1.contains("nothing is taken in"), "/health says it");
     assert!(relay.event("connector", "log_write_errors").await > 0);
     assert!(relay.event("receiver", "requests_refused").await >= 20);
     limit_files(relay.daemon.pid(), None);
@@ -70,45 +72,58 @@ async fn while_the_input_log_cannot_be_written_the_collector_keeps_what_it_has()
     assert_eq!(relay.daemon.stop().await.code(), Some(0), "{}", relay.daemon.said());
 }
 
-/// Sends most of a body to each port, and then nothing more; what is returned holds the connections.
-async fn hold(ports: [u16; 2], length: usize) -> (tokio::task::JoinHandle<()>, TcpStream) {
-    let grpc = TcpStream::connect(("127.0.0.1", ports[0])).await.expect("the gRPC port");
+/// Sends all of a body but its last byte to the gRPC port, and waits. Ends when it is refused: another request had room
+/// a moment before.
+async fn hold_grpc(port: u16, length: usize) {
+    let stream = TcpStream::connect(("127.0.0.1", port)).await.expect("the gRPC port");
     let (mut sender, connection) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(grpc)).await.expect("HTTP/2");
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("HTTP/2");
     let mut message = vec![0; length - 1];
     message[1..5].copy_from_slice(&u32::try_from(length - 5).expect("a length").to_be_bytes());
-    let frames = futures::StreamExt::chain(
-        futures::stream::iter([Ok::<_, std::convert::Infallible>(Frame::data(Bytes::from(message)))]),
-        futures::stream::pending(),
-    );
+    let frame = futures::stream::iter([Ok::<_, Infallible>(Frame::data(Bytes::from(message)))]);
     let request = http::Request::post("http://x/opentelemetry.proto.collector.trace.v1.TraceService/Export")
         .header("content-type", "application/grpc")
-        .body(StreamBody::new(frames).boxed());
-    let held = tokio::spawn(async move {
-        let answer = sender.send_request(request.expect("a request"));
-        let _ = tokio::join!(connection, answer);
-    });
-    let mut http = TcpStream::connect(("127.0.0.1", ports[1])).await.expect("the HTTP port");
-    let head = format!("POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-protobuf\r\ncontent-length: {length}\r\n\r\n");
-    http.write_all(head.as_bytes()).await.expect("a head");
-    http.write_all(&vec![0; length - 1]).await.expect("most of a body");
-    (held, http)
+        .body(StreamBody::new(futures::StreamExt::chain(frame, futures::stream::pending())).boxed());
+    let answer = sender.send_request(request.expect("a request"));
+    tokio::select! {
+        _ = connection => {}
+        _ = answer => {}
+    }
+}
+
+/// The same at the HTTP port.
+async fn hold_http(port: u16, length: usize) {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.expect("the HTTP port");
+    let head = "POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-protobuf\r\nconnection: close\r\n";
+    stream.write_all(format!("{head}content-length: {length}\r\n\r\n").as_bytes()).await.expect("a head");
+    let _ = stream.write_all(&vec![0; length - 1]).await;
+    let _ = stream.read(&mut [0; 64]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_the_receiver_is_full_the_collector_keeps_what_it_has() {
-    let limits = Options {
-        receiver: "    max_in_flight_size: 1MiB\n",
-        protocols: ", max_request_body_size: 1MiB",
-        ..Options::default()
-    };
+    let limits =
+        Options { receiver: "    max_in_flight_size: 1MiB\n", protocols: ", max_request_body_size: 1MiB", ..Options::default() };
     let mut relay = Relay::start(&needs!(collector()), limits).await;
     relay.send(0..5).await;
     relay.settled().await;
-    let (held, http) = hold(relay.ports(), 1 << 20).await;
+    // One body has all the room of a port.
+    let [grpc, http] = relay.ports();
+    let held = tokio::spawn(async move {
+        let grpc = async {
+            loop {
+                hold_grpc(grpc, 1 << 20).await;
+            }
+        };
+        let http = async {
+            loop {
+                hold_http(http, 1 << 20).await;
+            }
+        };
+        tokio::join!(grpc, http)
+    });
     let answers = is_tried_again(&mut relay, 5..15).await;
     held.abort();
-    drop(http);
     relay.settled().await;
     relay.watched().await;
     documented("no room in the receiver or in the pipeline", as_texts(&answers), AGAIN, "each once");
@@ -128,7 +143,8 @@ async fn while_the_memory_limit_is_reached_the_collector_keeps_what_it_has() {
         }
         if bodies.len() < 6 {
             let mut body = TcpStream::connect(("127.0.0.1", relay.ports()[1])).await.map_err(|e| e.to_string())?;
-            let head = "POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-protobuf\r\ncontent-length: 60000000\r\n\r\n";
+            let head =
+                "POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-protobuf\r\ncontent-length: 60000000\r\n\r\n";
             body.write_all(head.as_bytes()).await.map_err(|e| e.to_string())?;
             let _ = tokio::time::timeout(Duration::from_secs(5), body.write_all(&vec![1; 50_000_000])).await;
             bodies.push(body);

@@ -53,7 +53,7 @@ async fn two_configurations_are_compared_in_turns() {
         std::fs::write(&path, text).expect("a daemon file");
         path
     });
-    let comparison = compare(&options, &recipe, [&with, &without], 1).await.unwrap_or_else(|e| panic!("{e}"));
+    let comparison = compare(&options, &recipe, [with.as_path(), without.as_path()], 1).await.unwrap_or_else(|e| panic!("{e}"));
     assert!(comparison.passed(), "{}", comparison.text());
     assert!(comparison.text().contains("items per CPU-second"), "{}", comparison.text());
 }

@@ -60,7 +60,8 @@ pub fn judge(tally: &Tally, during: &Accounts, signal: Signal) -> Verdict {
         if count < kept {
             problems.push(format!("LOST: {kept} records were acknowledged, {who} {count}"));
         } else if count > most {
-            let why = if most > kept { format!(", at most {most} fit the calls that were not acknowledged") } else { String::new() };
+            let why =
+                if most > kept { format!(", at most {most} fit the calls that were not acknowledged") } else { String::new() };
             problems.push(format!("TWICE: {kept} records were acknowledged{why}, {who} {count}"));
         }
     };
@@ -120,7 +121,10 @@ mod tests {
         assert!(problems(&acknowledged(10), &during(9, 9, 9)).contains("LOST: 10 records were acknowledged"));
         assert!(problems(&acknowledged(10), &during(11, 11, 11)).contains("TWICE: 10 records"));
         assert!(problems(&acknowledged(10), &during(11, 10, 10)).contains("receiver `c` (logs) does not balance"));
-        assert!(problems(&acknowledged(10), &during(10, 10, 9)).contains("LOST: 10 records were acknowledged, the first consumer took in 9"));
+        assert!(
+            problems(&acknowledged(10), &during(10, 10, 9))
+                .contains("LOST: 10 records were acknowledged, the first consumer took in 9")
+        );
         assert!(problems(&acknowledged(0), &during(0, 0, 0)).contains("nothing was acknowledged"));
         let gone = Tally { sent: 12, left: 2, ..acknowledged(10) };
         assert!(problems(&gone, &during(10, 10, 10)).contains("2 records were still not acknowledged"));

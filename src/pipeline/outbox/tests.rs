@@ -400,8 +400,10 @@ async fn a_disk_that_takes_nothing_makes_the_detector_wait_and_says_so() {
         waiting.append(1, &findings(1, 1)).unwrap();
         *flag.lock().unwrap() = true;
     });
-    until("the health says it", || context.health.get().message().is_some_and(|m| m.contains("cannot be put into the outbox")))
-        .await;
+    until("the health says it", || {
+        context.health.get().message().is_some_and(|m| m.contains("the outbox") && m.contains("no space"))
+    })
+    .await;
     assert!(!*done.lock().unwrap());
     files.heal();
     assert_eq!(take(&mut target.input, 1).await, ["e1-1"]);

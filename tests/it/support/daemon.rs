@@ -191,11 +191,6 @@ impl Daemon {
         .await
     }
 
-    /// Its process.
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     /// SIGTERM, and how it ended.
     pub(crate) async fn stop(&mut self) -> ExitStatus {
         signal(self.child.id(), "TERM");

@@ -262,7 +262,8 @@ service:
         while let Some(record) = reader.read() {
             let (_, bytes) = record.expect("no damage in the input log");
             let text = String::from_utf8_lossy(bytes);
-            let found: BTreeSet<&str> = text.match_indices("id-").filter_map(|(at, _)| text.get(at..at + "id-grpc-0000".len())).collect();
+            let found: BTreeSet<&str> =
+                text.match_indices("id-").filter_map(|(at, _)| text.get(at..at + "id-grpc-0000".len())).collect();
             for id in found {
                 *taken.entry(id.to_owned()).or_default() += 1;
             }

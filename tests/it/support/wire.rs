@@ -179,7 +179,8 @@ impl Counter {
 #[test]
 fn calls_are_counted_however_the_stream_is_cut() {
     let frame = |kind: u8, length: u8| [&[0, 0, length, kind, 4, 0, 0, 0, 1][..], &vec![1; usize::from(length)]].concat();
-    let grpc = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frame(4, 6), frame(1, 30), frame(0, 0), frame(0, 99), frame(1, 0)].concat();
+    let grpc = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frame(4, 6), frame(1, 30), frame(0, 0), frame(0, 99), frame(1, 0)]
+        .concat();
     let http = b"POST /v1/traces HTTP/1.1\r\n\r\nbodyPOST /v1/logs HTTP/1.1\r\n\r\n".to_vec();
     for (protocol, stream) in [(Protocol::Grpc, grpc), (Protocol::Http, http)] {
         for step in 1..stream.len() {

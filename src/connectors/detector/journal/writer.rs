@@ -50,6 +50,8 @@ pub(in super::super) struct Writer {
     checkpoints: Option<Checkpointing>,
     /// Whether there is memory for further series.
     growth: bool,
+    /// What cannot be told anew, and could not be written yet.
+    owed: Vec<Entry>,
     /// What keeps the log from being written.
     trouble: Option<String>,
     bytes: Vec<u8>,
@@ -81,7 +83,7 @@ impl Writer {
         started: Started,
         checkpoints: Option<Checkpointing>,
     ) -> Self {
-        Self { context, feeder, log, started, checkpoints, growth: true, trouble: None, bytes: Vec::new() }
+        Self { context, feeder, log, started, checkpoints, growth: true, owed: Vec::new(), trouble: None, bytes: Vec::new() }
     }
 
     /// Works until `work` ends, and then begins the last checkpoint. Blocks: for a thread of its own.
@@ -197,8 +199,9 @@ impl Writer {
         if self.trouble.is_some() {
             // What lies between was not watched.
             let started = Started { now: self.context.services.clock.now(), ..self.started.clone() };
-            let growth = Entry::Growth(self.growth);
-            batch.splice(..0, [Pending::Entry(Entry::Started(started)), Pending::Entry(growth)]);
+            let first = [Entry::Started(started), Entry::Growth(self.growth)].into_iter().chain(self.owed.drain(..));
+            let first: Vec<Pending> = first.map(Pending::Entry).collect();
+            batch.splice(..0, first);
         }
         if let Err(why) = self.write(&batch) {
             self.refuse(batch, &why);
@@ -291,8 +294,7 @@ impl Writer {
         }
         for pending in batch {
             match pending {
-                // What is written next says so.
-                Pending::Entry(Entry::Live) => self.started.in_history = false,
+                Pending::Entry(entry @ (Entry::Live | Entry::Finish(_))) => self.owed.push(entry),
                 Pending::Entry(_) => {}
                 Pending::Fed(_, flight, receipt) | Pending::Repeated(flight, receipt) => {
                     flight.refused();

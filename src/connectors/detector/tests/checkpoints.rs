@@ -219,13 +219,13 @@ fn run(disk: &Disk, shards: usize, twice: bool) -> Option<Outcome> {
             let divided = intake.divide(payload(batch.to_vec()), now);
             for (shard, feed) in senders.iter().zip(divided.feeds) {
                 let flight = counters.begin(PayloadKind::Observations, 0);
-                shard.blocking_send(Told { at: minute, command: Command::Feed(feed, flight) }).unwrap();
+                shard.blocking_send(Told { at: minute, command: Command::Feed(feed, flight), room: None }).unwrap();
             }
         }
         for index in (80..=if twice { 81 } else { 80 }).filter(|_| minute == 79) {
-            senders
-                .iter()
-                .for_each(|shard| shard.blocking_send(Told { at: index, command: Command::Checkpoint(index) }).unwrap());
+            senders.iter().for_each(|shard| {
+                shard.blocking_send(Told { at: index, command: Command::Checkpoint(index), room: None }).unwrap()
+            });
             pieces.behind(index, vec![("incidents".to_owned(), vec![7; index as usize])]);
         }
     }

@@ -149,7 +149,7 @@ fn what_a_checkpoint_costs() {
         let index = u64::from(busy);
         let (begun, before) = (Instant::now(), cpu());
         for shard in &shards {
-            shard.blocking_send(Step { at: 0, command: Command::Checkpoint(index) }).unwrap();
+            shard.blocking_send(Step { at: 0, command: Command::Checkpoint(index), room: None }).unwrap();
         }
         pieces.behind(index, Vec::new());
         let mut longest = 0.0f64;
@@ -165,6 +165,7 @@ fn what_a_checkpoint_costs() {
                     let _ = shard.blocking_send(Step {
                         at: 0,
                         command: Command::Feed(feed, flights.begin(crate::model::PayloadKind::Observations, 0)),
+                        room: None,
                     });
                 }
                 copy += 1;
@@ -178,7 +179,9 @@ fn what_a_checkpoint_costs() {
             let (answer, mut answers) = tokio::sync::mpsc::channel(2);
             let asking = Instant::now();
             for shard in &shards {
-                shard.blocking_send(Step { at: 0, command: Command::Ask(Arc::clone(&request), answer.clone()) }).unwrap();
+                shard
+                    .blocking_send(Step { at: 0, command: Command::Ask(Arc::clone(&request), answer.clone()), room: None })
+                    .unwrap();
             }
             (0..2).for_each(|_| drop(answers.blocking_recv().unwrap()));
             longest = longest.max(ms(asking));

@@ -140,7 +140,10 @@ impl World {
             files: Some(Arc::new(machine.clone())),
             input_log: Some(LOG),
             checkpoint_interval: Duration::from_millis(1),
-            outbox: OutboxSettings { max_size: 8 << 20, patience: Duration::from_millis(if plan.is_last { 10_000 } else { 30 }) },
+            outbox: OutboxSettings {
+                max_size: 8 << 20,
+                patience: Duration::from_millis(if plan.is_last { 10_000 } else { 30 }),
+            },
             registry: registry.clone(),
             queue_capacity: 4,
         };
@@ -184,7 +187,6 @@ impl World {
             self.at += 1;
         }
 
-        let seen = Arc::clone(&counters);
         let (edge, input) = Input::queue(4, counters);
         let (one, one_in) = Input::queue(1, Arc::default());
         let (two, two_in) = Input::queue(1, Arc::default());
@@ -225,7 +227,6 @@ impl World {
         };
         let (ended, (sent, failing), _) = tokio::join!(running, clients, exporters);
         machine.disk().heal();
-        if std::env::var_os("SIM_DEBUG").is_some() { eprintln!("{:?} {:?}", seen.events(), seen.snapshot()); }
         match (ended, sent) {
             (_, Err(why)) => Err(why),
             (Err(error), _) if failing && !error.0.contains("panicked") => Ok(Ended::ByFault),
@@ -339,7 +340,8 @@ impl Clients<'_> {
             },
             Stage::Mute(reason) => {
                 // Whoever has heard nothing looks before muting again.
-                let told = |answer: &serde_json::Value| answer["mutes"].as_array().unwrap().iter().any(|m| m["reason"] == **reason);
+                let told =
+                    |answer: &serde_json::Value| answer["mutes"].as_array().unwrap().iter().any(|m| m["reason"] == **reason);
                 match self.ask("mutes", json!({})).await? {
                     Some(mutes) if told(&mutes) => true,
                     Some(_) => {

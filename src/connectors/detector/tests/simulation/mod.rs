@@ -239,11 +239,9 @@ async fn whatever_fails_everything_is_learnt_once_and_delivered_as_if_nothing_ha
     let begin = std::time::Instant::now();
     let seeds = seeds();
     for seed in &seeds {
-        let begin = std::time::Instant::now();
         if let Err(why) = simulate(*seed).await {
             panic!("ANOMALYD_SIMULATION_SEED={seed} fails: {why}");
         }
-        if std::env::var_os("SIM_DEBUG").is_some() { eprintln!("seed {seed} {:?}", begin.elapsed()); }
     }
     eprintln!("{} seeds in {:?}", seeds.len(), begin.elapsed());
 }
