@@ -182,7 +182,8 @@ impl Connector for Detector {
             let bytes = services.input_log.map_or(u64::MAX, |log| log.max_size / 4);
             let since = log.as_ref().map_or(0, crate::storage::Log::size);
             let schedule = Schedule::new(services.checkpoint_interval, bytes, since, sweeps, written.clone());
-            Checkpointing { schedule, reports: reports.clone(), newest: all.list().ok().and_then(|all| all.first().copied()) }
+            let newest = all.list().ok().and_then(|all| all.first().copied());
+            Checkpointing { schedule, reports: reports.clone(), newest, own: false }
         });
         drop(reports);
         self.context.counters.gauge("series_limit", self.config.max_series as f64);

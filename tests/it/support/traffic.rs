@@ -57,8 +57,9 @@ pub(crate) fn traffic(minutes: u64) -> Arc<Vec<Step>> {
     Arc::new(steps)
 }
 
-fn is_faulty(minute: u64) -> bool {
-    minute >= LEARNT && minute % 30 >= 26
+/// What is wrong in this minute: one of four things in turn, for a few minutes of every twenty.
+fn fault(minute: u64) -> Option<u64> {
+    (minute >= LEARNT && minute % 20 >= 15).then_some(minute / 20 % 4)
 }
 
 fn noise(seed: u64) -> u64 {
@@ -71,7 +72,7 @@ fn calls(minute: u64, seconds: std::ops::Range<u64>) -> Vec<Call> {
     let of = |second: u64| {
         operations.iter().enumerate().map(move |(place, (service, operation, usual))| {
             let number = (minute * 60 + second) * 8 + place as u64;
-            let bad = is_faulty(minute) && place == 0;
+            let bad = fault(minute) == Some(place as u64 * 2);
             let ticks = usual * if bad { 20 } else { 1 } + noise(number) % usual;
             Call {
                 service: (*service).to_owned(),
@@ -87,13 +88,13 @@ fn calls(minute: u64, seconds: std::ops::Range<u64>) -> Vec<Call> {
 }
 
 fn metrics(minute: u64) -> Request {
-    let level = if is_faulty(minute) { 900.0 } else { 50.0 };
+    let level = if fault(minute) == Some(1) { 900.0 } else { 50.0 };
     let values: Vec<f64> = (0..60).step_by(10).map(|s| level + (noise(minute * 60 + s) % 64) as f64 / 16.0).collect();
     Request::Metrics(gauge("search", None, (BEGIN + minute * 60 + 40) * SECOND, &values))
 }
 
 fn log_records(minute: u64) -> Request {
-    let count = 20 + noise(minute) % 5 + if is_faulty(minute) { 200 } else { 0 };
+    let count = 20 + noise(minute) % 5 + if fault(minute) == Some(3) { 200 } else { 0 };
     Request::Logs(logs("checkout", None, (BEGIN + minute * 60 + 45) * SECOND, count as usize))
 }
 

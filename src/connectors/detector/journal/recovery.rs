@@ -90,6 +90,10 @@ impl Recovery {
             total += entries;
             let same = before.as_ref().is_none_or(|before| before.config == self.started.config);
             if other.is_none() && same {
+                if let Some(log) = &log {
+                    // Indices that are left out at the end of the log stand for nothing that could be read.
+                    machine.feeder.next = machine.feeder.next.max(log.next());
+                }
                 return Ok(Recovered { machine, log, replayed: total });
             }
             // Under another configuration from here on.
@@ -258,8 +262,11 @@ fn load(
         counters.event("checkpoints_unusable", 1);
         tracing::warn!(%environment, component = %id, %error, "a checkpoint cannot be used; the one before it is tried");
     };
-    let tidied = checkpoints.tidy().map_err(LoadError::from);
-    let (index, loaded) = match tidied.and_then(|()| checkpoint::newest(checkpoints, all, unusable)) {
+    if let Err(error) = checkpoints.tidy() {
+        // It takes room, and nothing else.
+        tracing::warn!(%environment, component = %id, %error, "what is left of an unfinished checkpoint stays");
+    }
+    let (index, loaded) = match checkpoint::newest(checkpoints, all, unusable) {
         Ok(None) => return Ok(None),
         Ok(Some(loaded)) => loaded,
         Err(reason) => {

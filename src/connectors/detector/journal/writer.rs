@@ -63,6 +63,8 @@ pub(in super::super) struct Checkpointing {
     pub(in super::super) reports: mpsc::Sender<Report>,
     /// The newest one that is on disk: the log goes back to it when there is a newer one.
     pub(in super::super) newest: Option<u64>,
+    /// Whether it was written by this process, and so is as it should be.
+    pub(in super::super) own: bool,
 }
 
 /// An entry that waits for its commit.
@@ -116,13 +118,16 @@ impl Writer {
 
     /// Begins a checkpoint if one is due; when one is on disk, gives back the room that the log does not need any more.
     fn checkpoint(&mut self) -> Result<(), ShardEnded> {
-        let Some(Checkpointing { schedule, reports, newest }) = &mut self.checkpoints else { return Ok(()) };
+        let Some(Checkpointing { schedule, reports, newest, own }) = &mut self.checkpoints else { return Ok(()) };
         let before = match schedule.outcome() {
-            Some(Outcome::Written { index, .. }) => newest.replace(index),
+            Some(Outcome::Written { index, .. }) => {
+                *own = true;
+                newest.replace(index)
+            }
             _ => None,
         };
         // A log that is full of what the newest holds: were it kept for the one before, nothing could ever come in.
-        let all = newest.filter(|newest| schedule.is_full() && *newest == self.feeder.next);
+        let all = newest.filter(|newest| *own && schedule.is_full() && *newest == self.feeder.next);
         if let (Some(log), Some(keep_from)) = (&mut self.log, before.or(all)) {
             if let Err(error) = log.trim(keep_from) {
                 let Context { environment, id, .. } = &self.context;

@@ -200,6 +200,36 @@ async fn a_log_that_is_full_makes_room_although_no_bucket_is_closed() {
     undisturbed(&mut world, 1).await.unwrap();
 }
 
+/// What a disk does after years. What it hit in a log is lost, and only that; what it hit in one checkpoint is not, because
+/// the one before and the log know it too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changed_bits_never_keep_it_from_starting_and_cost_only_what_they_hit() {
+    for seed in 0..30 {
+        let reference = reference(seed % STREAMS).await;
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut world = World::new(seed, Arc::clone(&reference.stages));
+        let plan = Plan { shards: 2, end: Some((End::PowerCut, random.i64(900..3000))), ..Plan::default() };
+        world.live(plan).await.unwrap();
+        let mut files = world.disk.all();
+        let checkpoints: Vec<_> = files.iter().filter(|(path, _)| path.parent() == Some(&life::folder())).cloned().collect();
+        let whole = checkpoints.iter().filter(|(path, _)| path.extension().is_none()).count();
+        let in_checkpoint = seed % 2 == 0 && whole == 2;
+        if in_checkpoint {
+            files = checkpoints;
+        }
+        let (path, length) = &files[random.usize(0..files.len())];
+        for _ in 0..random.u32(1..20) {
+            world.disk.flip(path, random.u64(0..(length * 8).max(1)));
+        }
+        let ended = undisturbed(&mut world, 2).await;
+        assert_eq!(ended, Ok(()), "seed {seed}: bits of {} changed", path.display());
+        if in_checkpoint {
+            let judged = State::load(&world).unwrap().judge(&reference.state);
+            assert_eq!(judged, Ok(()), "seed {seed}: bits of {} changed", path.display());
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_index_stands_for_one_entry_even_if_the_disk_fails_when_some_are_left_out() {
     let reference = reference(0).await;
