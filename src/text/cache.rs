@@ -1,6 +1,6 @@
 //! What texts stand for, kept so that what repeats is made once.
 
-use std::collections::HashMap;
+use hashbrown::HashMap;
 
 /// What one entry costs beside its text and what the value says of itself.
 const ENTRY: usize = 96;

@@ -54,6 +54,19 @@ pub struct Recipe {
     pub below: Option<PathBuf>,
 }
 
+impl Recipe {
+    /// A new folder for a daemon.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn folder(&self) -> Result<TempDir, Error> {
+        Ok(match &self.below {
+            Some(below) => TempDir::with_prefix_in("load-", below)?,
+            None => TempDir::with_prefix("load-")?,
+        })
+    }
+}
+
 /// A running daemon; killed when it is let go.
 pub struct Daemon {
     child: Child,
@@ -79,10 +92,23 @@ impl Daemon {
     /// # Errors
     /// When it does not start; with the end of what it said.
     pub async fn start(recipe: &Recipe) -> Result<Self, Error> {
-        let folder = match &recipe.below {
-            Some(below) => TempDir::with_prefix_in("load-", below)?,
-            None => TempDir::with_prefix("load-")?,
-        };
+        let mut daemon = Self::spawn(recipe, recipe.folder()?)?;
+        let began = Instant::now();
+        while !matches!(metrics::get(&daemon.admin, "/health").await, Ok((200, _))) {
+            daemon.runs()?;
+            if began.elapsed() > Duration::from_secs(60) {
+                return Err(format!("the daemon is not healthy after a minute\n{}", daemon.said()).into());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(daemon)
+    }
+
+    /// Starts it on a folder that another one may have left, and does not wait.
+    ///
+    /// # Errors
+    /// When the program cannot be run.
+    pub fn spawn(recipe: &Recipe, folder: TempDir) -> Result<Self, Error> {
         let path = |name: &str| folder.path().join(name);
         std::fs::write(path("daemon.yml"), &recipe.daemon)?;
         std::fs::write(path("load.yml"), &recipe.pipeline)?;
@@ -99,28 +125,41 @@ impl Daemon {
             .kill_on_drop(true)
             .spawn()
             .map_err(|e| format!("{}: {e}", recipe.program.display()))?;
-        let mut daemon = Self { child, grpc, http, admin, folder };
-        let began = Instant::now();
-        loop {
-            if let Some(status) = daemon.child.try_wait()? {
-                return Err(format!("the daemon ended at its start: {status}\n{}", daemon.said()).into());
-            }
-            if matches!(metrics::get(&daemon.admin, "/health").await, Ok((200, _))) {
-                return Ok(daemon);
-            }
-            if began.elapsed() > Duration::from_secs(60) {
-                return Err(format!("the daemon is not healthy after a minute\n{}", daemon.said()).into());
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+        Ok(Self { child, grpc, http, admin, folder })
+    }
+
+    /// Whether it runs.
+    ///
+    /// # Errors
+    /// When it has ended; with the end of what it said.
+    pub fn runs(&mut self) -> Result<(), Error> {
+        match self.child.try_wait()? {
+            Some(status) => Err(format!("the daemon ended: {status}\n{}", self.said()).into()),
+            None => Ok(()),
         }
     }
 
     /// The end of its log.
     #[must_use]
     pub fn said(&self) -> String {
-        let all = std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+        let all = self.log();
         let lines: Vec<&str> = all.lines().collect();
         lines.get(lines.len().saturating_sub(40)..).unwrap_or_default().join("\n")
+    }
+
+    /// All of its log.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    /// SIGKILL. Its folder as it left it.
+    ///
+    /// # Errors
+    /// When it cannot be killed.
+    pub async fn kill(mut self) -> Result<TempDir, Error> {
+        self.child.kill().await?;
+        Ok(self.folder)
     }
 
     /// Its process.
@@ -132,21 +171,26 @@ impl Daemon {
     /// Bytes below its data folder.
     #[must_use]
     pub fn data_size(&self) -> u64 {
-        size_below(&self.folder.path().join("data"))
+        size_below(&self.data(), "")
     }
 
-    /// SIGTERM; waits until it has drained and ended.
+    /// Its data folder.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// SIGTERM; waits until it has drained and ended. Its folder as it left it.
     ///
     /// # Errors
     /// When it does not end within two minutes, or with an error.
-    pub async fn stop(mut self) -> Result<(), Error> {
+    pub async fn stop(mut self) -> Result<TempDir, Error> {
         let pid = self.child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
         if let Some(pid) = pid {
             kill_process(pid, Signal::TERM)?;
         }
         let ended = tokio::time::timeout(Duration::from_secs(120), self.child.wait()).await;
         match ended {
-            Ok(Ok(status)) if status.success() => Ok(()),
+            Ok(Ok(status)) if status.success() => Ok(self.folder),
             Ok(Ok(status)) => Err(format!("the daemon ended with {status}\n{}", self.said()).into()),
             Ok(Err(e)) => Err(e.into()),
             Err(_) => Err(format!("the daemon did not end within two minutes of SIGTERM\n{}", self.said()).into()),
@@ -154,13 +198,17 @@ impl Daemon {
     }
 }
 
-fn size_below(folder: &Path) -> u64 {
+/// Bytes of the files below `folder` in whose path from there a name begins with `what`.
+pub(crate) fn size_below(folder: &Path, what: &str) -> u64 {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     entries
-        .map(|entry| match entry.metadata() {
-            Ok(data) if data.is_dir() => size_below(&entry.path()),
-            Ok(data) => data.len(),
-            Err(_) => 0,
+        .map(|entry| {
+            let named = entry.file_name().to_string_lossy().starts_with(what);
+            match entry.metadata() {
+                Ok(data) if data.is_dir() => size_below(&entry.path(), if named { "" } else { what }),
+                Ok(data) if named => data.len(),
+                _ => 0,
+            }
         })
         .sum()
 }
@@ -183,9 +231,11 @@ pub fn resident(pid: u32) -> Option<u64> {
     line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
-/// Watches the memory of a process until it is let go.
+/// Watches memory and processor time of a process until it is let go.
 pub struct Watch {
     peak: Arc<AtomicU64>,
+    /// Milliseconds.
+    cpu: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
 }
 
@@ -193,11 +243,12 @@ impl Watch {
     /// Looks ten times a second, on a thread of its own: a busy machine must not keep it from looking.
     #[must_use]
     pub fn begin(pid: u32) -> Self {
-        let watch = Self { peak: Arc::default(), stop: Arc::default() };
-        let (peak, stop) = (Arc::clone(&watch.peak), Arc::clone(&watch.stop));
+        let watch = Self { peak: Arc::default(), cpu: Arc::default(), stop: Arc::default() };
+        let (peak, cpu, stop) = (Arc::clone(&watch.peak), Arc::clone(&watch.cpu), Arc::clone(&watch.stop));
         std::thread::spawn(move || {
             while !stop.load(Relaxed) {
                 peak.fetch_max(resident(pid).unwrap_or(0), Relaxed);
+                cpu.fetch_max((cpu_seconds(pid).unwrap_or(0.0) * 1000.0) as u64, Relaxed);
                 std::thread::sleep(Duration::from_millis(100));
             }
         });
@@ -208,6 +259,12 @@ impl Watch {
     #[must_use]
     pub fn peak(&self) -> u64 {
         self.peak.load(Relaxed)
+    }
+
+    /// Processor time when it was last looked at, seconds: also of a process that has ended.
+    #[must_use]
+    pub fn cpu(&self) -> f64 {
+        self.cpu.load(Relaxed) as f64 / 1000.0
     }
 }
 

@@ -5,13 +5,16 @@
 //! in flight, and what was acknowledged is what the first consumer took in, once. It fails where anything is
 //! unaccounted for, and where nothing came through at all.
 
+pub mod checkpoint;
 pub mod client;
 pub mod compare;
 pub mod daemon;
 pub mod judge;
+pub mod learnt;
 pub mod metrics;
 pub mod options;
 pub mod overload;
+pub mod recovery;
 pub mod report;
 pub mod request;
 pub mod run;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use load::options::Options;
-use load::{Error, compare, measure, overload};
+use load::{Error, checkpoint, compare, measure, overload, recovery};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -33,6 +33,14 @@ async fn run(options: &Options) -> Result<(String, bool), Error> {
     if let (Some(recipe), Some(times)) = (&recipe, options.overload) {
         let overload = overload::overload(options, recipe, times).await?;
         return Ok((shown(overload.text(), overload.json()), overload.report.passed()));
+    }
+    if let (Some(recipe), true) = (&recipe, options.recovery) {
+        let recovery = recovery::recovery(options, recipe).await?;
+        return Ok((shown(recovery.text(), recovery.json()), recovery.passed()));
+    }
+    if let (Some(recipe), Some(interval)) = (&recipe, &options.checkpoint) {
+        let cost = checkpoint::checkpoint(options, recipe, interval).await?;
+        return Ok((shown(cost.text(), cost.json()), cost.passed()));
     }
     let report = measure(options, recipe.as_ref()).await?;
     Ok((shown(report.text(), report.json()), report.passed()))

@@ -80,6 +80,8 @@ pub struct Accounts {
     pub accounts: BTreeMap<Who, Account>,
     /// What else components count, summed by name: `requests_repeated`.
     pub events: BTreeMap<String, u64>,
+    /// What goes up and down, the highest of each name: `checkpoint_pause_ms`.
+    pub gauges: BTreeMap<String, u64>,
 }
 
 impl Accounts {
@@ -95,6 +97,11 @@ impl Accounts {
             let Some(what) = name.strip_prefix("anomalyd_component_") else { continue };
             if what == "events_total" {
                 *all.events.entry(label("event")).or_default() += value;
+                continue;
+            }
+            if what == "level" {
+                let highest = all.gauges.entry(label("level")).or_default();
+                *highest = value.max(*highest);
                 continue;
             }
             if !matches!(what, "received_total" | "sent_total" | "refused_total" | "dropped_total" | "in_flight") {
@@ -123,7 +130,21 @@ impl Accounts {
         Self {
             accounts: self.accounts.iter().map(account).collect(),
             events: self.events.iter().map(event).filter(|(_, n)| *n > 0).collect(),
+            // They are what they are now.
+            gauges: self.gauges.clone(),
         }
+    }
+
+    /// How often that happened, in all components together.
+    #[must_use]
+    pub fn events_of(&self, name: &str) -> u64 {
+        self.events.get(name).copied().unwrap_or(0)
+    }
+
+    /// What the components of a class have taken in.
+    #[must_use]
+    pub fn received_by(&self, class: &str) -> u64 {
+        self.accounts.iter().filter(|(who, _)| who.class == class).map(|(_, account)| account.received).sum()
     }
 
     /// Records that are somewhere in the daemon.

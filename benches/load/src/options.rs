@@ -9,7 +9,7 @@ use crate::Error;
 use crate::client::{Protocol, Target};
 use crate::daemon::{DAEMON, PIPELINE, Recipe};
 use crate::request::{Shape, Signal};
-use crate::run::{Backoff, Plan};
+use crate::run::{Backoff, Clock, Plan};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -17,6 +17,8 @@ Examples:
   load --daemon target/release/anomalyd --rate 50000 --connections 2 --in-flight 10
   load --daemon target/release/anomalyd --compare with-log.yml without-log.yml
   load --daemon target/release/anomalyd --overload --memory-limit 512
+  load --daemon target/release/anomalyd --recovery --signal metrics
+  load --daemon target/release/anomalyd --checkpoint --signal metrics --seconds 200
   load --endpoint collector:4317 --admin collector:13133
 The exit code is 1 where anything is unaccounted for, and where nothing came through.";
 
@@ -96,6 +98,27 @@ pub struct Options {
     /// below `--memory-limit`, that every refusal may be sent again, and that in the end all is there once.
     #[arg(long, num_args = 0..=1, default_missing_value = "2", value_name = "TIMES", requires = "daemon")]
     pub overload: Option<f64>,
+    /// Teaches a daemon `--series` series, lets its input log grow by `--log-mib` behind the checkpoint, kills it, and
+    /// measures `anomalyd replay` of that log, and how long it takes to come back. In spans or metric points.
+    #[arg(long, requires = "daemon", conflicts_with_all = ["compare", "overload"])]
+    pub recovery: bool,
+    /// Teaches a daemon `--series` series, then sends at `--rate` (10,000 unless given) for `--seconds`, with a checkpoint
+    /// so often and without any, and tells what checkpoints cost. They are begun when a bucket (1 min) has been closed.
+    #[arg(
+        long,
+        num_args = 0..=1,
+        default_missing_value = "30s",
+        value_name = "INTERVAL",
+        requires = "daemon",
+        conflicts_with_all = ["compare", "overload", "recovery"]
+    )]
+    pub checkpoint: Option<String>,
+    /// Series that are learnt for `--recovery` and `--checkpoint`.
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(500..))]
+    pub series: u64,
+    /// How large the log is from which `--recovery` comes back, MiB.
+    #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(1..))]
+    pub log_mib: u64,
     /// The most memory that the daemon may use, MiB.
     #[arg(long, value_name = "MIB")]
     pub memory_limit: Option<u64>,
@@ -144,6 +167,8 @@ impl Options {
                 first: Duration::from_millis(self.backoff_ms),
                 most: Duration::from_millis(self.backoff_ms.saturating_mul(10)),
             },
+            numbers: 0..u64::MAX,
+            clock: Clock::Now,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -50,6 +51,39 @@ pub struct Plan {
     pub patience: Duration,
     /// Between two attempts.
     pub backoff: Backoff,
+    /// Which requests are made; they end with these, or with `duration`.
+    pub numbers: Range<u64>,
+    /// When their records happened.
+    pub clock: Clock,
+}
+
+/// When the records of a request happened.
+#[derive(Clone, Copy, Debug)]
+pub enum Clock {
+    /// When it is made.
+    Now,
+    /// Request `number` at `start + number * step`, nanoseconds since the epoch: the past goes by as fast as it is taken.
+    Past {
+        /// Of request 0.
+        start: u64,
+        /// From one to the next.
+        step: u64,
+    },
+}
+
+impl Clock {
+    /// The time of request `number`, which is made now.
+    fn of(self, number: u64) -> u64 {
+        match self {
+            Self::Now => now(),
+            Self::Past { start, step } => start.saturating_add(number.saturating_mul(step)),
+        }
+    }
+}
+
+/// Nanoseconds since the epoch.
+pub(crate) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| u64::try_from(t.as_nanos()).unwrap_or(0))
 }
 
 /// A request that has been sent, and comes again.
@@ -97,7 +131,7 @@ enum Next {
 /// When a sender ended in a panic.
 pub async fn run(plan: Plan) -> Result<(Tally, Duration), Error> {
     let state = State {
-        next: 0,
+        next: plan.numbers.start,
         waiting: BinaryHeap::new(),
         in_flight: 0,
         tally: Tally::default(),
@@ -162,12 +196,14 @@ impl Run {
             state.tally.retried += records;
             return Next::Send(job);
         }
+        let made = state.next - plan.numbers.start;
         let due = match plan.rate {
-            Some(rate) => self.began + Duration::from_secs_f64(state.next as f64 * records as f64 / rate.max(1e-3)),
+            _ if state.next >= plan.numbers.end => end,
+            Some(rate) => self.began + Duration::from_secs_f64(made as f64 * records as f64 / rate.max(1e-3)),
             None => now,
         };
         if now < end && due <= now {
-            let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| u64::try_from(t.as_nanos()).unwrap_or(0));
+            let time = plan.clock.of(state.next);
             let job = Job { number: state.next, time, due, attempts: 0, unsure: false };
             state.next += 1;
             state.in_flight += 1;

@@ -170,18 +170,16 @@ impl Covers {
 
 impl Bucket {
     /// A bucket that holds one measure; `None` if it is not made of finite numbers.
-    pub(super) fn new(time: UnixNanos, measure: &Measure, covers: f64) -> Option<Self> {
+    pub(super) fn new(time: UnixNanos, measure: Measure, covers: f64) -> Option<Self> {
         let finite = |values: &[f64]| values.iter().all(|v| v.is_finite() && *v >= 0.0);
         let bucket = match measure {
-            Measure::Calls { count, errors, latency } if finite(&[*count, *errors]) => {
-                Self::Calls { count: *count, errors: *errors, latency: latency.clone() }
-            }
-            Measure::Count(count) if finite(&[*count]) => Self::Count(*count),
-            Measure::Gauge { sum, count } if sum.is_finite() && finite(&[*count]) => Self::Gauge { sum: *sum, count: *count },
-            Measure::Delta(sum) if sum.is_finite() => Self::Delta { sum: *sum, count: 1.0, covers: Covers::new(time, covers) },
-            Measure::Values(values) => Self::Values { values: values.clone(), covers: Covers::new(time, covers) },
+            Measure::Calls { count, errors, latency } if finite(&[count, errors]) => Self::Calls { count, errors, latency },
+            Measure::Count(count) if finite(&[count]) => Self::Count(count),
+            Measure::Gauge { sum, count } if sum.is_finite() && finite(&[count]) => Self::Gauge { sum, count },
+            Measure::Delta(sum) if sum.is_finite() => Self::Delta { sum, count: 1.0, covers: Covers::new(time, covers) },
+            Measure::Values(values) => Self::Values { values, covers: Covers::new(time, covers) },
             Measure::Cumulative(r) if !r.monotonic && r.total.is_finite() => Self::Gauge { sum: r.total, count: 1.0 },
-            Measure::Cumulative(r) if finite(&[r.total]) => Self::Readings(vec![(time, r.clone())]),
+            Measure::Cumulative(r) if finite(&[r.total]) => Self::Readings(vec![(time, r)]),
             _ => return None,
         };
         Some(bucket)
@@ -285,7 +283,7 @@ mod tests {
     fn calls(count: u32, errors: f64) -> Bucket {
         let mut latency = Sketch::new();
         (0..count).for_each(|_| latency.add(0.25, 1.0));
-        Bucket::new(UnixNanos(0), &Measure::Calls { count: f64::from(count), errors, latency }, 0.0).unwrap()
+        Bucket::new(UnixNanos(0), Measure::Calls { count: f64::from(count), errors, latency }, 0.0).unwrap()
     }
 
     #[test]
@@ -300,13 +298,13 @@ mod tests {
     #[test]
     fn numbers_that_are_none_are_refused() {
         for bad in [Measure::Count(f64::NAN), Measure::Delta(f64::INFINITY), Measure::Gauge { sum: f64::NAN, count: 1.0 }] {
-            assert_eq!(Bucket::new(UnixNanos(0), &bad, 0.0), None);
+            assert_eq!(Bucket::new(UnixNanos(0), bad, 0.0), None);
         }
     }
 
     #[test]
     fn two_deltas_in_one_bucket_because_of_jitter_are_no_spike() {
-        let delta = |second, covers| Bucket::new(UnixNanos::from_secs(second), &Measure::Delta(600.0), covers).unwrap();
+        let delta = |second, covers| Bucket::new(UnixNanos::from_secs(second), Measure::Delta(600.0), covers).unwrap();
         assert_eq!(taken(delta(60, 60.0)), [("rate", 10.0)]);
         let mut both = delta(60, 60.0);
         assert!(both.add(delta(119, 59.0)));

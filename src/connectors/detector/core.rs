@@ -120,6 +120,15 @@ pub(super) struct Outcome {
     pub(super) trained: u64,
 }
 
+/// Under which name what was refused is counted.
+const fn reason(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::Late => "late",
+        Refusal::TooFarAhead => "ahead_of_other_sources",
+        Refusal::TooMany => "too_many_readings",
+    }
+}
+
 /// The series of one shard.
 #[derive(Debug)]
 pub(super) struct Core {
@@ -261,22 +270,20 @@ impl Core {
         outcome: &mut Outcome,
     ) -> Result<(), &'static str> {
         let at = item.time.0 / self.settings.timing.bucket;
-        let bucket = Bucket::new(item.time, &item.measure, item.covers).ok_or("not_finite")?;
+        let bucket = Bucket::new(item.time, item.measure, item.covers).ok_or("not_finite")?;
         let key = Key { entity: item.entity, metric: item.metric, kind: item.kind, unit: item.unit, signal };
-        if self.groups.get(&key).is_none() {
-            if at < open_from {
-                return Err("late");
-            }
-            self.make_room(&key, at, outcome)?;
-            outcome.added += key.kind.functions().len() as u64;
-            self.add(key.clone(), Group::new(key.kind));
+        // Most are of a group that is there: it is looked for once.
+        if let Some(waiting) = self.groups.change_front(&key) {
+            return waiting.add(source, at, bucket, open_from).map_err(reason);
         }
+        if at < open_from {
+            return Err("late");
+        }
+        self.make_room(&key, at, outcome)?;
+        outcome.added += key.kind.functions().len() as u64;
+        self.add(key.clone(), Group::new(key.kind));
         let Some(waiting) = self.groups.change_front(&key) else { return Ok(()) };
-        waiting.add(source, at, bucket, open_from).map_err(|refusal| match refusal {
-            Refusal::Late => "late",
-            Refusal::TooFarAhead => "ahead_of_other_sources",
-            Refusal::TooMany => "too_many_readings",
-        })
+        waiting.add(source, at, bucket, open_from).map_err(reason)
     }
 
     /// Room for the series of `key`, whose first data is in bucket `at`; else why there is none.

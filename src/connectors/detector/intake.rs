@@ -92,7 +92,7 @@ impl Intake {
         let said = newest > UnixNanos(0) && newest <= last;
         let mut newest = if said { newest } else { UnixNanos(0) };
         let mut shards: Vec<Vec<Item>> = (0..self.shards).map(|_| Vec::new()).collect();
-        let mut buckets = BTreeSet::new();
+        let (mut buckets, mut last_bucket) = (BTreeSet::new(), None);
         for item in items {
             let reason = match item.time {
                 UnixNanos(0) => Some("no_time"),
@@ -106,7 +106,10 @@ impl Intake {
             if !said {
                 newest = newest.max(item.time);
             }
-            buckets.insert(item.time.0 / self.bucket);
+            let bucket = item.time.0 / self.bucket;
+            if last_bucket.replace(bucket) != Some(bucket) {
+                buckets.insert(bucket);
+            }
             if let Some(shard) = shards.get_mut(shard_of(&item.entity, self.shards)) {
                 shard.push(item);
             }

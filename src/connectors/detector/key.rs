@@ -26,14 +26,6 @@ pub(super) fn hash_text(hasher: &mut blake3::Hasher, text: &str) {
     hasher.update(text.as_bytes());
 }
 
-/// What an entity does: service, operation and span kind, whichever instance does it.
-pub(super) fn hash_behaviour(hasher: &mut blake3::Hasher, entity: &Entity) {
-    hash_text(hasher, &entity.service);
-    hasher.update(&[u8::from(entity.operation.is_some())]);
-    hash_text(hasher, entity.operation.as_deref().unwrap_or(""));
-    hash_text(hasher, entity.kind.map_or("", |k| k.as_str()));
-}
-
 /// Everything that tells an entity from others.
 pub(super) fn hash_entity(hasher: &mut blake3::Hasher, entity: &Entity) {
     hash_text(hasher, &entity.service);
@@ -52,11 +44,13 @@ pub(super) fn hash_entity(hasher: &mut blake3::Hasher, entity: &Entity) {
 ///
 /// What is judged together lives together: all instances and attributes of one service, operation and span kind.
 pub(super) fn shard_of(entity: &Entity, shards: usize) -> usize {
-    let mut hasher = blake3::Hasher::new();
-    hash_behaviour(&mut hasher, entity);
-    let bytes = hasher.finalize();
-    let first = bytes.as_bytes().first_chunk::<8>().copied().map(u64::from_le_bytes).unwrap_or(0);
-    usize::try_from(first % shards.max(1) as u64).unwrap_or(0)
+    // Asked for every observation. Nothing that is kept depends on it, so a checksum will do.
+    let text = |sum, text: &str| crc32c::crc32c_append(crc32c::crc32c_append(sum, text.as_bytes()), &[0xff]);
+    let operation = entity.operation.as_deref().unwrap_or("");
+    let sum = text(text(text(0, &entity.service), operation), entity.kind.map_or("", |k| k.as_str()));
+    // Texts that differ little have sums that differ in few bits; multiplied, all of them count.
+    let mixed = u64::from(sum).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+    usize::try_from(mixed % shards.max(1) as u64).unwrap_or(0)
 }
 
 /// What a value is multiplied with to be shown: counts were judged as counts, and are shown per second.

@@ -23,8 +23,9 @@ use crate::text::{Cache, clip};
 /// Names and values are cut to this many bytes.
 const MAX_TEXT: usize = 512;
 
-/// Bytes of entities, and of names, that are kept for the next batch.
-const MAX_CACHED: usize = 16 << 20;
+/// Bytes of entities, and of names, that are kept for the next batch: enough for those of 100,000 series. Where they are
+/// less, each is made anew every time.
+const MAX_CACHED: usize = 64 << 20;
 
 /// What a sender that does not say its service is called, as OpenTelemetry has it.
 const UNKNOWN_SERVICE: &str = "unknown_service";

@@ -1,5 +1,7 @@
 //! What a core owes to a checkpoint.
 
+use std::time::Duration;
+
 use super::super::core::Core;
 use super::super::group::Group;
 use super::super::key::Key;
@@ -55,6 +57,11 @@ impl Core {
     /// Bytes that are written and not taken yet.
     pub(super) fn checkpoint_held(&mut self) -> usize {
         self.owing().into_iter().map(|(_, owing)| owing.held()).sum()
+    }
+
+    /// Time that was spent on writing since this was last asked.
+    pub(super) fn checkpoint_time(&mut self) -> Duration {
+        self.owing().into_iter().map(|(_, owing)| owing.spent()).sum()
     }
 
     /// Whether something could not be written.

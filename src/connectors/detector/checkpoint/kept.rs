@@ -6,6 +6,7 @@
 
 use std::hash::Hash;
 use std::ops::Deref;
+use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
 use hashbrown::hash_map::Entry as MapEntry;
@@ -50,6 +51,8 @@ struct Writing {
     fronts: usize,
     /// An entry could not be written.
     failed: bool,
+    /// Time that was spent on writing, since it was last asked for.
+    spent: Duration,
 }
 
 impl Writing {
@@ -66,6 +69,7 @@ impl Writing {
         if !self.owes(entry) {
             return;
         }
+        let began = Instant::now();
         let front = self.front_of(entry);
         self.fronts -= front.as_ref().map_or(0, |bytes| bytes.len());
         let value = &entry.value;
@@ -79,6 +83,7 @@ impl Writing {
         self.failed |= written.is_err();
         entry.written = self.number;
         self.left -= 1;
+        self.spent += began.elapsed();
     }
 
     /// Writes the front of an entry aside if it is owed.
@@ -86,11 +91,13 @@ impl Writing {
         if !self.owes(entry) || entry.front.as_ref().is_some_and(|(number, _)| *number == self.number) {
             return;
         }
+        let began = Instant::now();
         let mut buffer = Buffer::default();
         self.failed |= entry.value.write_front(key, &mut buffer).is_err();
         let bytes = buffer.into_bytes().into_boxed_slice();
         self.fronts += bytes.len();
         entry.front = Some((self.number, bytes));
+        self.spent += began.elapsed();
     }
 }
 
@@ -113,6 +120,9 @@ pub(crate) trait Owing {
 
     /// Whether an entry could not be written.
     fn failed(&self) -> bool;
+
+    /// Time that was spent on writing since this was last asked.
+    fn spent(&mut self) -> Duration;
 
     /// The next chunk of what was written.
     fn take_chunk(&mut self) -> Option<Vec<u8>>;
@@ -282,6 +292,10 @@ impl<K: Clone + Eq + Hash, V: Record<K>> Owing for Kept<K, V> {
 
     fn failed(&self) -> bool {
         self.writing.failed
+    }
+
+    fn spent(&mut self) -> Duration {
+        std::mem::take(&mut self.writing.spent)
     }
 
     fn take_chunk(&mut self) -> Option<Vec<u8>> {

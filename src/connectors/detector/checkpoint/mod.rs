@@ -22,6 +22,8 @@ mod saver;
 pub(super) mod tests;
 mod writer;
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 pub(super) use self::encode::Buffer;
@@ -114,8 +116,8 @@ pub(super) enum Part {
     Chunk(Kind, Vec<u8>),
     /// Bytes that only their owner understands.
     Named(String, Vec<u8>),
-    /// One of those who take part has given all of its pieces.
-    Ended,
+    /// One of those who take part has given all of its pieces, which kept it from its work for so long at once.
+    Ended(Duration),
     /// It will not give them, for this reason.
     GivenUp(&'static str),
 }
@@ -124,7 +126,7 @@ impl Part {
     const fn bytes(&self) -> usize {
         match self {
             Self::Chunk(_, bytes) | Self::Named(_, bytes) => bytes.len(),
-            Self::Shared(_) | Self::Ended | Self::GivenUp(_) => 0,
+            Self::Shared(_) | Self::Ended(_) | Self::GivenUp(_) => 0,
         }
     }
 }

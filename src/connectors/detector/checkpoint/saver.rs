@@ -35,6 +35,8 @@ pub(in super::super) struct Saver {
     room: usize,
     /// The next slice is due.
     due: Instant,
+    /// The longest time for which the checkpoint has kept the shard from its work at once.
+    longest: Duration,
 }
 
 impl Saver {
@@ -44,7 +46,7 @@ impl Saver {
 
     /// One that keeps at most about so many bytes.
     pub(super) fn with_room(pieces: mpsc::Sender<Piece>, room: usize) -> Self {
-        Self { pieces, index: None, waiting: VecDeque::new(), bytes: 0, room, due: Instant::now() }
+        Self { pieces, index: None, waiting: VecDeque::new(), bytes: 0, room, due: Instant::now(), longest: Duration::ZERO }
     }
 
     /// From here on the checkpoint at `index` is owed: the state of `core` as it is now.
@@ -52,8 +54,10 @@ impl Saver {
         if self.index.is_some() {
             self.give_up(core, "the next one began before this one had ended");
         }
+        let before = Instant::now();
         core.begin_checkpoint();
         self.index = Some(index);
+        self.longest = before.elapsed();
         self.add(Part::Shared(Box::new(core.shared())));
         self.send();
     }
@@ -66,8 +70,9 @@ impl Saver {
     /// After a command: takes what it made necessary, and pays a little if that is due.
     pub(in super::super) fn between(&mut self, core: &mut Core) {
         if self.owes() {
-            let due = Instant::now() >= self.due;
-            self.step(core, due);
+            let (before, spent) = (Instant::now(), core.checkpoint_time());
+            self.step(core, before >= self.due);
+            self.paused(core, before, spent);
         }
     }
 
@@ -78,6 +83,14 @@ impl Saver {
         // As long as it took: whoever decodes and writes needs the processor as well.
         let took = before.elapsed();
         std::thread::sleep(if self.bytes >= ENOUGH { NAP } else { took.min(NAP) });
+        self.paused(core, before, Duration::ZERO);
+    }
+
+    /// Notes for how long the shard could do nothing else: since `before`, and what had to be written meanwhile for the
+    /// command before that.
+    fn paused(&mut self, core: &mut Core, before: Instant, spent: Duration) {
+        core.checkpoint_time();
+        self.longest = self.longest.max(before.elapsed() + spent);
     }
 
     /// No command comes any more: pays everything that is owed, as long as somebody takes it.
@@ -127,7 +140,7 @@ impl Saver {
             self.add(Part::Chunk(kind, bytes));
         }
         if !core.owes_checkpoint() {
-            self.add(Part::Ended);
+            self.add(Part::Ended(self.longest));
             self.index = None;
         }
     }

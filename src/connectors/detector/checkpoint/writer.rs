@@ -1,6 +1,7 @@
 //! The pieces of all shards become one file.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
@@ -44,7 +45,7 @@ impl Pieces {
     /// Blocks while the disk is slow.
     pub(in super::super) fn behind(&self, index: u64, parts: Vec<(String, Vec<u8>)>) {
         let parts = parts.into_iter().map(|(name, bytes)| Part::Named(name, bytes));
-        for part in parts.chain([Part::Ended]) {
+        for part in parts.chain([Part::Ended(Duration::ZERO)]) {
             self.send(index, part);
         }
     }
@@ -52,7 +53,7 @@ impl Pieces {
     /// In place of [`Pieces::behind`]: it cannot be told.
     pub(in super::super) fn give_up(&self, index: u64, why: &'static str) {
         self.send(index, Part::GivenUp(why));
-        self.send(index, Part::Ended);
+        self.send(index, Part::Ended(Duration::ZERO));
     }
 
     fn send(&self, index: u64, part: Part) {
@@ -72,6 +73,8 @@ pub(in super::super) struct Writer {
     outcome: watch::Sender<Option<Outcome>>,
     context: Context,
     current: Option<Current>,
+    /// The longest time for which a checkpoint has kept a shard from its work at once.
+    longest: Duration,
 }
 
 /// One that is being written.
@@ -96,7 +99,8 @@ impl Writer {
         let (sender, pieces) = mpsc::channel(QUEUE);
         let (outcome, heard) = watch::channel(None);
         let head = Head { format: FORMAT, model: VERSION.to_owned(), bucket };
-        let writer = Self { pieces, checkpoints, head, parts: shards + 1, outcome, context: context.clone(), current: None };
+        let (context, parts, longest) = (context.clone(), shards + 1, Duration::ZERO);
+        let writer = Self { pieces, checkpoints, head, parts, outcome, context, current: None, longest };
         (writer, Pieces(sender), heard)
     }
 
@@ -145,10 +149,11 @@ impl Writer {
     }
 
     /// Takes one piece in; `None` when that was the last one.
-    fn advance(&self, mut current: Current, part: Part) -> Option<Current> {
+    fn advance(&mut self, mut current: Current, part: Part) -> Option<Current> {
         let index = current.index;
         let written = match (part, &mut current.file) {
-            (Part::Ended, file) => {
+            (Part::Ended(pause), file) => {
+                self.paused(pause);
                 current.ended += 1;
                 if current.ended < self.parts {
                     return Some(current);
@@ -189,6 +194,12 @@ impl Writer {
             self.lose(index, error.to_string());
         }
         Some(current)
+    }
+
+    /// Shows the longest time for which a shard was kept from its work.
+    fn paused(&mut self, pause: Duration) {
+        self.longest = self.longest.max(pause);
+        self.context.counters.gauge("checkpoint_pause_ms", self.longest.as_secs_f64() * 1000.0);
     }
 
     fn lose(&self, index: u64, why: String) {

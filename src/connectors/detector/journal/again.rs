@@ -97,7 +97,11 @@ pub async fn replay(
         let replayed = replayed.map_err(|e| e.to_string())?;
         entries += replayed.entries;
         if replayed.other.is_none() && !digest {
-            finish(machine, started).await.map_err(|e| e.to_string())?;
+            // What is in the shards runs through.
+            let Machine { feeder, reports, ending, due, .. } = machine;
+            drop((feeder, reports));
+            ending.ended().await.map_err(|e| e.to_string())?;
+            drop(due);
             return Ok(Some(Replayed { environment, detector, from, entries, digest: Vec::new() }));
         }
         let (ended, written) = finish(machine, started.clone()).await.map_err(|e| e.to_string())?;
