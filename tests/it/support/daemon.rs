@@ -14,12 +14,16 @@ pub(crate) struct Setup {
     folder: tempfile::TempDir,
     admin: u16,
     environments: Vec<String>,
+    data: PathBuf,
+    storage: String,
     more: String,
 }
 
 impl Setup {
     pub(crate) fn new() -> Self {
-        Self { folder: tempfile::tempdir().expect("a folder"), admin: free_port(), environments: Vec::new(), more: String::new() }
+        let folder = tempfile::tempdir().expect("a folder");
+        let data = folder.path().join("data");
+        Self { folder, admin: free_port(), environments: Vec::new(), data, storage: String::new(), more: String::new() }
     }
 
     /// Adds an environment: the rest of its pipeline file.
@@ -47,6 +51,24 @@ impl Setup {
         self
     }
 
+    /// Adds keys to the block `storage`.
+    pub(crate) fn storage(&mut self, keys: &str) -> &mut Self {
+        self.storage.push_str(", ");
+        self.storage.push_str(keys);
+        self
+    }
+
+    /// Takes another data directory than `data` in the folder of this setup.
+    pub(crate) fn data_at(&mut self, folder: &Path) -> &mut Self {
+        folder.clone_into(&mut self.data);
+        self
+    }
+
+    /// The data directory.
+    pub(crate) fn data(&self) -> &Path {
+        &self.data
+    }
+
     /// Takes this port for `/health` and `/metrics`.
     pub(crate) const fn at(&mut self, admin: u16) -> &mut Self {
         self.admin = admin;
@@ -67,9 +89,10 @@ impl Setup {
     pub(crate) fn config(&self) -> PathBuf {
         let files: Vec<String> = self.environments.iter().map(|e| format!("{e}.yml")).collect();
         let config = format!(
-            "environments: [{}]\nstorage: {{ data_dir: \"{}\" }}\nserver: {{ endpoint: \"127.0.0.1:{}\" }}\n{}",
+            "environments: [{}]\nstorage: {{ data_dir: \"{}\"{} }}\nserver: {{ endpoint: \"127.0.0.1:{}\" }}\n{}",
             files.join(", "),
-            self.path("data").display(),
+            self.data.display(),
+            self.storage,
             self.admin,
             self.more,
         );

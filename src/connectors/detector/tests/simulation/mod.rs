@@ -44,13 +44,17 @@ struct State {
 }
 
 impl State {
-    /// From the newest checkpoint.
-    fn load(world: &World) -> Result<Self, String> {
+    /// The newest checkpoint, in one core.
+    fn core(world: &World) -> Result<Core, String> {
         let settings = settings(&Config::read(&life::config(1)).unwrap());
         let checkpoints = Checkpoints::new(Arc::new(world.disk.clone()), life::folder());
         let newest = checkpoint::newest(&checkpoints, &[settings], |error| panic!("{error}"));
         let (_, loaded) = newest.map_err(|e| e.to_string())?.ok_or("there is no checkpoint")?;
-        let mut core = loaded.cores.into_iter().next().unwrap();
+        Ok(loaded.cores.into_iter().next().unwrap())
+    }
+
+    fn load(world: &World) -> Result<Self, String> {
+        let mut core = Self::core(world)?;
         core.sort_sources();
         let shared = core.shared();
         let mut sources = serde_json::to_value(&shared.sources).unwrap();
@@ -87,8 +91,12 @@ impl State {
 
 /// Lives to the end of the stream, undisturbed.
 async fn undisturbed(world: &mut World, shards: usize) -> Result<(), String> {
-    let ended = world.live(Plan { shards, ..Plan::default() }).await?;
-    if ended == Ended::InOrder && world.is_through() { Ok(()) } else { Err(format!("it ended {ended:?} at stage {}", world.at)) }
+    let ended = world.live(Plan { shards, is_last: true, ..Plan::default() }).await?;
+    if ended != Ended::InOrder || !world.is_through() {
+        return Err(format!("it ended {ended:?} at stage {}", world.at));
+    }
+    let left: Vec<_> = world.disk.all().into_iter().filter(|(path, _)| path.parent() == Some(&life::folder())).collect();
+    if left.len() > 2 { Err(format!("more than two checkpoints are left: {left:?}")) } else { Ok(()) }
 }
 
 async fn reference(number: u64) -> &'static Reference {
@@ -116,18 +124,26 @@ async fn reference(number: u64) -> &'static Reference {
     ALL[number as usize].get_or_init(|| reference)
 }
 
-fn plan(random: &mut fastrand::Rng) -> Plan {
+fn fault(random: &mut fastrand::Rng) -> Fault {
+    match random.u8(0..6) {
+        0 => Fault::Full(random.u64(0..4000)),
+        1 => Fault::ReadOnly,
+        2 => Fault::Writes(random.u32(1..4)),
+        3 => Fault::Syncs(random.u32(1..4)),
+        4 => Fault::Cuts(random.u32(1..4)),
+        _ => Fault::Names(random.u32(1..4)),
+    }
+}
+
+/// How the next life goes, of a world that has come to stage `at`.
+fn plan(random: &mut fastrand::Rng, at: usize) -> Plan {
     let mut faults = Vec::new();
+    if random.u8(0..5) == 0 {
+        // While it starts.
+        faults.push((at, fault(random), random.u32(1..6)));
+    }
     for _ in 0..[0, 0, 1, 3][random.usize(0..4)] {
-        let fault = match random.u8(0..6) {
-            0 => Fault::Full(random.u64(0..4000)),
-            1 => Fault::ReadOnly,
-            2 => Fault::Writes(random.u32(1..4)),
-            3 => Fault::Syncs(random.u32(1..4)),
-            4 => Fault::Cuts(random.u32(1..4)),
-            _ => Fault::Names(random.u32(1..4)),
-        };
-        faults.push((random.usize(0..300), fault, random.u32(1..6)));
+        faults.push((at + random.usize(0..200), fault(random), random.u32(1..6)));
     }
     let mut does = || {
         let all = [Does::Keep, Does::Keep, Does::Keep, Does::KeepSilently, Does::Refuse, Does::Hang, Does::End];
@@ -153,7 +169,7 @@ async fn simulate(seed: u64) -> Result<(), String> {
     let mut world = World::new(seed, Arc::clone(&reference.stages));
     let mut lives = Vec::new();
     for _ in 0..random.usize(1..8) {
-        let plan = plan(&mut random);
+        let plan = plan(&mut random, world.at);
         lives.push(format!("from stage {} {plan:?}", world.at));
         let ended = world.live(plan).await.map_err(|why| format!("{why}\n{}", lives.join("\n")))?;
         lives.push(format!("{ended:?} at stage {}", world.at));
@@ -182,6 +198,31 @@ async fn a_log_that_is_full_makes_room_although_no_bucket_is_closed() {
     world.live(Plan { shards: 1, stages: Some(world.stages.len() / 3), ..Plan::default() }).await.unwrap();
     world.live(Plan { shards: 1, end: Some((End::Kill, 200)), ..Plan::default() }).await.unwrap();
     undisturbed(&mut world, 1).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_index_stands_for_one_entry_even_if_the_disk_fails_when_some_are_left_out() {
+    let reference = reference(0).await;
+    let mut world = World::new(1, Arc::clone(&reference.stages));
+    assert_eq!(world.live(Plan { shards: 1, end: Some((End::Kill, 300)), ..Plan::default() }).await, Ok(Ended::Dead));
+    let segments = world.disk.all().into_iter().map(|(path, _)| path).filter(|path| path.parent() == Some(&life::folder().join("log")));
+    let last = segments.filter(|path| path.extension().is_some_and(|e| e == "log")).last().unwrap();
+    let bytes = world.disk.content(&last).unwrap();
+    world.disk.put(&last, [bytes, vec![7; 500]].concat());
+    let faults = vec![(world.at, Fault::Names(u32::MAX), 3)];
+    let ended = world.live(Plan { shards: 1, faults, stages: Some(20), ..Plan::default() }).await;
+    assert_eq!(ended, Ok(Ended::InOrder));
+    undisturbed(&mut world, 2).await.unwrap();
+    State::load(&world).unwrap().judge(&reference.state).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_fails_when_history_is_learnt_does_not_keep_the_detector_in_the_past() {
+    let mut world = World::new(1, Arc::new(stream::after_history()));
+    let faults = vec![(1, Fault::ReadOnly, 1)];
+    let plan = Plan { shards: 1, faults, is_last: true, history: true, ..Plan::default() };
+    assert_eq!(world.live(plan).await, Ok(Ended::InOrder));
+    assert!(!State::core(&world).unwrap().in_history);
 }
 
 fn seeds() -> Vec<u64> {

@@ -21,6 +21,8 @@ pub(super) enum Stage {
     Mute(String),
     /// Somebody calls an anomaly normal.
     Normal(String),
+    /// The poller has read all of the history that was asked for.
+    HistoryRead,
 }
 
 /// A batch as its sender keeps it.
@@ -111,7 +113,11 @@ fn page(items: Vec<Observation>, generation: u64) -> Stage {
 fn requests(random: &mut fastrand::Rng, items: Vec<Observation>) -> Vec<Parcel> {
     let parts = random.usize(1..4);
     let mut divided = vec![Vec::new(); parts];
-    items.into_iter().for_each(|item| divided[random.usize(0..parts)].push(item));
+    for item in items {
+        // Running totals stay together: until their bucket closes they wait in the order in which they came.
+        let part = if &*item.metric == "requests" { 0 } else { random.usize(0..parts) };
+        divided[part].push(item);
+    }
     let mut salt = 0;
     divided.retain(|part| !part.is_empty());
     let mut parcel = |part| {
@@ -159,7 +165,7 @@ pub(super) fn stream(number: u64, normal: Option<&str>) -> Vec<Stage> {
         let mut rest: Vec<Observation> = [30, 40, 50].into_iter().flat_map(|w| spans(minute, number, w)).collect();
         if random.bool() {
             let at = UnixNanos::from_secs(second(minute, 40));
-            late.extend(rest.extract_if(.., |o| o.time == at && o.entity.service == "checkout"));
+            late.extend(rest.extract_if(.., |o| o.time == at && &*o.metric != "requests"));
         }
         stages.push(Stage::Send(requests(&mut random, rest)));
         stages.push(Stage::Send(vec![points(minute, number, &[30, 40, 50])]));
@@ -180,4 +186,10 @@ pub(super) fn standing_still() -> Vec<Stage> {
         Stage::Send(vec![observations("otlp", items, salt)])
     };
     (0..600).map(step).collect()
+}
+
+/// A history is read, and then comes something that is no history.
+pub(super) fn after_history() -> Vec<Stage> {
+    let at = |minute| Stage::Send(vec![observations("otlp", spans(minute, 0, 0), 0)]);
+    vec![at(0), Stage::HistoryRead, at(1)]
 }
