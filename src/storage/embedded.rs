@@ -55,7 +55,7 @@ impl EmbeddedStorage {
         );
         match whole(&path) {
             Ok(database) => Ok(Self { database, path }),
-            Err(NotOpen::Error(new) ) => Err(new),
+            Err(NotOpen::Error(new)) => Err(new),
             Err(NotOpen::Damaged(new)) => Err(error(StorageError(new))),
         }
     }

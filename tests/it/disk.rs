@@ -135,7 +135,13 @@ async fn a_checkpoint_of_a_newer_format_is_passed_over_and_kept() {
 async fn what_does_not_belong_there_is_left_alone() {
     let (world, known) = killed().await;
     let folder = detector(&world);
-    for name in ["checkpoint-7", "checkpoint-00000000000000000009.unfinished", "log/notes.txt", "log/00000000000000000003.tmp", "log/x.log"] {
+    for name in [
+        "checkpoint-7",
+        "checkpoint-00000000000000000009.unfinished",
+        "log/notes.txt",
+        "log/00000000000000000003.tmp",
+        "log/x.log",
+    ] {
         std::fs::write(folder.join(name), b"something else").expect("a file");
     }
     std::fs::create_dir_all(folder.join("log/00000000000000000001.log")).expect("a folder");
@@ -218,7 +224,11 @@ async fn on_a_full_disk_clients_keep_what_they_have_until_there_is_room_again() 
     send(&world, 0..half).await;
     let ballast = folder.join("ballast");
     // As much as there is room for.
-    let _ = Command::new("dd").args(["if=/dev/zero", "bs=4k"]).arg(format!("of={}", ballast.display())).stderr(Stdio::null()).status();
+    let _ = Command::new("dd")
+        .args(["if=/dev/zero", "bs=4k"])
+        .arg(format!("of={}", ballast.display()))
+        .stderr(Stdio::null())
+        .status();
     let rest = async { send(&world, half..steps().len()).await };
     let room = async {
         eventually("the health to tell of the full disk", SOON, async || {

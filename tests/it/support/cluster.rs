@@ -112,11 +112,15 @@ async fn answer(State(cluster): State<Cluster>, request: Request) -> Response {
         (mood, inner.random.u64(50..400))
     };
     let take = |partly| cluster.inner.lock().expect("the cluster").take(&body, partly);
-    let cut = || Body::from_stream(futures::stream::iter([Ok(bytes::Bytes::from_static(b"{\"err")), Err(std::io::Error::other("cut"))]));
+    let cut = || {
+        Body::from_stream(futures::stream::iter([Ok(bytes::Bytes::from_static(b"{\"err")), Err(std::io::Error::other("cut"))]))
+    };
     match mood {
         0 => StatusCode::TOO_MANY_REQUESTS.into_response(),
         1 => StatusCode::SERVICE_UNAVAILABLE.into_response(),
-        2 => (StatusCode::BAD_GATEWAY, [("content-type", "text/html")], "<html><title>Bad Gateway</title></html>").into_response(),
+        2 => {
+            (StatusCode::BAD_GATEWAY, [("content-type", "text/html")], "<html><title>Bad Gateway</title></html>").into_response()
+        }
         3 => json(take(true)),
         // The answer is lost, with the request or without it.
         4 => cut().into_response(),

@@ -40,9 +40,10 @@ impl World {
         let pipeline = pipelines::all_signals(grpc, free_port())
             .replace("service:\n", &format!("connectors:\n  detector: {{ warmup: 60, threshold: 1.1, idle_timeout: 6h, shards: 2 }}\nexporters:\n{file}{}service:\n", cluster.exporter()))
             .replace("exporters: [console]", "exporters: [file, elasticsearch]");
-        setup.environment("production", &pipeline).more("pipeline: { shutdown_deadline: 20s }\n").storage(
-            "checkpoint_interval: 1s, input_log: { max_size: 16MiB, segment_size: 1MiB }",
-        );
+        setup
+            .environment("production", &pipeline)
+            .more("pipeline: { shutdown_deadline: 20s }\n")
+            .storage("checkpoint_interval: 1s, input_log: { max_size: 16MiB, segment_size: 1MiB }");
         Self { setup, cluster, client: Client::new(grpc) }
     }
 
@@ -138,4 +139,3 @@ pub(crate) fn judge(outcome: &Outcome, expected: &Outcome) {
         differ(&expected.file, &outcome.file)
     );
 }
-

@@ -140,10 +140,7 @@ impl World {
             files: Some(Arc::new(machine.clone())),
             input_log: Some(LOG),
             checkpoint_interval: Duration::from_millis(1),
-            outbox: OutboxSettings {
-                max_size: 8 << 20,
-                patience: Duration::from_millis(if plan.is_last { 10_000 } else { 30 }),
-            },
+            outbox: OutboxSettings { max_size: 8 << 20, patience: Duration::from_millis(if plan.is_last { 10_000 } else { 30 }) },
             registry: registry.clone(),
             queue_capacity: 4,
         };
