@@ -22,6 +22,12 @@ pub const READ_THE_PAST: &[&str] = &["elasticsearch"];
 /// An anomaly in one line, as people read it everywhere.
 pub use exporters::console::headline;
 
+/// Findings as people read them, a block for each incident.
+pub use exporters::console::blocks;
+
+/// The entries of a detector's log happen again.
+pub use connectors::detector::{Replayed, replay};
+
 /// Bytes that all that a component may learn would take, about; 0 for one that learns nothing.
 #[must_use]
 pub fn most_learnt(kind: &str, config: &serde_json::Value) -> u64 {

@@ -104,7 +104,7 @@ pub(crate) fn log(input: &[u8]) {
     let before = read(&files, &folder);
     let Ok((log, again)) = open() else { panic_with("the log does not open again") };
     // What was cut back to its header before has no record, and is removed now.
-    assert!(again.cut <= 4 * 32, "{} bytes of a log that was in order are cut at its next opening", again.cut);
+    assert!(again.unfinished <= 4 * 32, "{} bytes of a log that was in order are cut at its next opening", again.unfinished);
     assert_eq!(read(&files, &folder), before, "what was read is still there after another opening");
     // What was accepted and is written anew is read as the same.
     let anew: Arc<dyn Files> = Arc::new(Memory::default());

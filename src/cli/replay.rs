@@ -7,8 +7,7 @@ use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 
-use crate::connectors::detector::{Replayed, replay};
-use crate::exporters::console;
+use crate::components::{Replayed, blocks, replay};
 use crate::model::Findings;
 use crate::storage::{DiskFiles, Files};
 
@@ -117,7 +116,7 @@ fn print(format: Output, findings: &Findings) {
             line(&text);
         }
         Output::Text => {
-            for block in console::blocks(findings) {
+            for block in blocks(findings) {
                 line(format!("{block}\n").as_bytes());
             }
         }

@@ -8,7 +8,7 @@ use anomalyd::components::FACTORIES;
 use anomalyd::config;
 use anomalyd::model::UnixNanos;
 use anomalyd::pipeline::{self, Class, ManualClock, Plan, Registry, Running, Services};
-use anomalyd::storage::{MemoryStorage, Storage};
+use anomalyd::storage::{DiskFiles, LogOptions, MemoryStorage, Storage};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -97,6 +97,7 @@ struct Live {
     plan: Plan,
     clock: Arc<ManualClock>,
     storage: Arc<MemoryStorage>,
+    folder: std::path::PathBuf,
     registry: Registry,
     running: Option<Running>,
 }
@@ -108,6 +109,7 @@ impl Live {
             plan: loaded.plans[0].clone(),
             clock: Arc::new(ManualClock::new(now)),
             storage: Arc::default(),
+            folder: setup.path("state"),
             registry: Registry::default(),
             running: None,
         }
@@ -118,8 +120,9 @@ impl Live {
         let services = Services {
             clock: Arc::clone(&self.clock) as Arc<_>,
             storage: Arc::clone(&self.storage) as Arc<dyn Storage>,
-            data_dir: std::path::PathBuf::new(),
-            files: None,
+            data_dir: self.folder.clone(),
+            files: Some(Arc::new(DiskFiles)),
+            input_log: Some(LogOptions { segment_size: 1 << 20, max_size: 64 << 20 }),
             registry: self.registry.clone(),
             queue_capacity: 4,
             ..Services::in_memory()

@@ -17,7 +17,7 @@ use crate::support::collector::collector;
 use crate::support::daemon::signal;
 use crate::support::otlp::{Call, text, traces};
 use crate::support::relay::{BOTH, Options, Relay, SOON};
-use crate::support::wire::SPOILED;
+use crate::support::wire::{SPOILED, Wire};
 use crate::support::{eventually, needs, project};
 
 const AGAIN: &str = "sends again until it is taken";
@@ -168,7 +168,7 @@ async fn a_stop_with_requests_on_their_way_and_a_start_lose_and_double_nothing()
         // What is given now finds nobody.
         relay.send(number + 20..number + 30).await;
         eventually("the Collector to find nobody", SOON, async || {
-            let found = relay.wires.each_ref().map(|wire| wire.turned_away());
+            let found = relay.wires.each_ref().map(Wire::turned_away);
             if found.iter().all(|times| *times > 0) { Ok(()) } else { Err(format!("{found:?}")) }
         })
         .await;
@@ -204,7 +204,7 @@ async fn an_answer_that_is_lost_is_asked_for_again_and_nothing_is_counted_twice(
     relay.send(5..15).await;
     relay.settled().await;
     relay.watched().await;
-    assert_eq!(relay.wires.each_ref().map(|wire| wire.lost()), [3, 3]);
+    assert_eq!(relay.wires.each_ref().map(Wire::lost), [3, 3]);
     let (calls, given) = (relay.calls(), relay.given());
     assert!(calls[0] >= given[0] + 3 && calls[1] >= given[1] + 3, "{calls:?} calls for {given:?} requests");
     assert!(relay.event("connector", "requests_repeated").await >= 6, "what comes again is known");

@@ -129,6 +129,7 @@ pub(crate) struct Daemon {
     admin: u16,
     output: Arc<Mutex<String>>,
     errors: Arc<Mutex<String>>,
+    readers: Vec<std::thread::JoinHandle<()>>,
 }
 
 impl Daemon {
@@ -141,9 +142,10 @@ impl Daemon {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the daemon's binary starts");
-        let output = follow(child.stdout.take());
-        let errors = follow(child.stderr.take());
-        Self { child, admin, output, errors }
+        let mut readers = Vec::new();
+        let output = follow(child.stdout.take(), &mut readers);
+        let errors = follow(child.stderr.take(), &mut readers);
+        Self { child, admin, output, errors, readers }
     }
 
     /// What it has printed: anomalies, where it has a console exporter.
@@ -202,6 +204,8 @@ impl Daemon {
         let begin = Instant::now();
         loop {
             if let Some(status) = self.ended() {
+                // Everything that it said has been read then.
+                self.readers.drain(..).for_each(|reader| reader.join().expect("the text is read"));
                 return status;
             }
             assert!(begin.elapsed() < limit, "the daemon runs on after {limit:?}:\n{}", self.said());
@@ -237,17 +241,17 @@ pub(crate) fn signal(pid: u32, name: &str) {
 }
 
 /// Keeps what a stream says, as it says it.
-fn follow(stream: Option<impl Read + Send + 'static>) -> Arc<Mutex<String>> {
+fn follow(stream: Option<impl Read + Send + 'static>, readers: &mut Vec<std::thread::JoinHandle<()>>) -> Arc<Mutex<String>> {
     let kept = Arc::new(Mutex::new(String::new()));
     if let Some(stream) = stream {
         let kept = Arc::clone(&kept);
-        std::thread::spawn(move || {
+        readers.push(std::thread::spawn(move || {
             for line in BufReader::new(stream).lines().map_while(Result::ok) {
                 let mut kept = kept.lock().expect("the text");
                 kept.push_str(&line);
                 kept.push('\n');
             }
-        });
+        }));
     }
     kept
 }

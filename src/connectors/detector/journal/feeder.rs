@@ -51,6 +51,7 @@ impl Feeder {
     pub(in super::super) fn apply(&mut self, entry: Entry, flight: Option<Flight>) -> Result<(), ShardEnded> {
         match entry {
             Entry::Started(started) => {
+                self.known.resume(started.now.0.saturating_sub(self.now.0));
                 self.now = started.now;
                 self.all(|| Command::Resume(started.now, started.in_history))?;
             }
