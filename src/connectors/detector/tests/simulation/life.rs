@@ -164,9 +164,18 @@ impl World {
         let history = registry.history(&environment());
         history.join(POLLER, UnixNanos::from_secs(BEGIN));
         history.seal();
-        let started = match made {
-            Ok(mut detector) => detector.start().await.map(|()| detector),
-            Err(error) => Err(error),
+        let starting = async {
+            let mut detector = made?;
+            detector.start().await.map(|()| detector)
+        };
+        let mut starting = std::pin::pin!(starting);
+        let started = match tokio::time::timeout(10 * PATIENCE, &mut starting).await {
+            Ok(started) => started,
+            Err(_) => {
+                // What is found again waits for a disk that takes it.
+                machine.disk().heal();
+                starting.await
+            }
         };
         let detector = match started {
             Ok(detector) => detector,

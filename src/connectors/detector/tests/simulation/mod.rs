@@ -26,7 +26,7 @@ use crate::storage::Checkpoints;
 /// So many streams there are.
 const STREAMS: u64 = 4;
 /// So many seeds are tried.
-const SEEDS: u64 = 200;
+const SEEDS: u64 = 150;
 
 /// What came of a stream that nothing disturbed.
 struct Reference {
