@@ -49,7 +49,7 @@ async fn disturbed(steps: &[Step], rounds: usize, seed: u64, expected: &Outcome)
     let begin = Instant::now();
     let (daemon, again) = tokio::join!(killing, world.send(steps, &at, &until));
     let documents = world.cluster.documents();
-    println!(
+    eprintln!(
         "seed {seed}: {rounds} kills in {:?}; {again} requests were sent again, the cluster refused {} times and saw {} documents again",
         begin.elapsed(),
         documents.refused,
@@ -77,7 +77,7 @@ async fn killed_at_any_moment_a_daemon_learns_once_finds_the_same_and_delivers_i
     let mut next = seed;
     while left > 0 {
         let now = left.min(MOST_ROUNDS);
-        println!("to repeat this: scripts/oracle {now} {next}");
+        eprintln!("to repeat this: scripts/oracle {now} {next}");
         disturbed(&steps, now, next, &expected).await;
         left -= now;
         next += 1;

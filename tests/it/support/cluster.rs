@@ -78,7 +78,7 @@ impl Inner {
             let error = |status: u16, kind: &str| json!({ "status": status, "error": { "type": kind, "reason": "not now" } });
             let answer = if partly && self.random.bool() {
                 error([429, 503][self.random.usize(0..2)], "es_rejected_execution_exception")
-            } else if self.documents.all.contains_key(&id) {
+            } else if let Some(_there) = self.documents.all.get(&id) {
                 self.documents.repeated += 1;
                 error(409, "version_conflict_engine_exception")
             } else {

@@ -79,7 +79,7 @@ fn calls(minute: u64, seconds: std::ops::Range<u64>) -> Vec<Call> {
                 operation: (*operation).to_owned(),
                 start: (BEGIN + minute * 60 + second) * SECOND,
                 duration: ticks * TICK,
-                failed: bad && second % 2 == 0,
+                failed: bad && second.is_multiple_of(2),
                 number,
             }
         })

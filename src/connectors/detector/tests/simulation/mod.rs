@@ -237,7 +237,7 @@ async fn an_index_stands_for_one_entry_even_if_the_disk_fails_when_some_are_left
     assert_eq!(world.live(Plan { shards: 1, end: Some((End::Kill, 300)), ..Plan::default() }).await, Ok(Ended::Dead));
     let segments =
         world.disk.all().into_iter().map(|(path, _)| path).filter(|path| path.parent() == Some(&life::folder().join("log")));
-    let last = segments.filter(|path| path.extension().is_some_and(|e| e == "log")).last().unwrap();
+    let last = segments.filter(|path| path.extension().is_some_and(|e| e == "log")).next_back().unwrap();
     let bytes = world.disk.content(&last).unwrap();
     world.disk.put(&last, [bytes, vec![7; 500]].concat());
     let faults = vec![(world.at, Fault::Names(u32::MAX), 3)];
