@@ -1,28 +1,42 @@
-//! Runs a checked configuration until it is told to stop.
+//! Runs a checked configuration until it is told to stop, and takes up what has changed in it.
+
+mod reload;
 
 use std::sync::Arc;
 
+use chrono::Utc;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Daemon;
-use crate::pipeline::{self, Drained, Machine, Memory, OutboxSettings, Plan, Registry, Services, SystemClock};
-use crate::server::Server;
+use crate::config::{Daemon, Diagnostics, Loaded};
+use crate::pipeline::{self, Drained, Machine, Memory, OutboxSettings, Registry, Services, SystemClock};
+use crate::server::{self, Server};
 use crate::storage::{DiskFiles, EmbeddedStorage, Storage};
 
-/// Runs `plans` until `stop` is cancelled, then drains. A cancelled `abort` cuts the drain short.
+/// Reads the configuration files again.
+pub type Load = Arc<dyn Fn() -> Result<Loaded, Diagnostics> + Send + Sync>;
+
+/// What a running daemon is told from outside.
+#[derive(Clone, Debug, Default)]
+pub struct Control {
+    /// Ends it: it drains.
+    pub stop: CancellationToken,
+    /// Cuts the drain short.
+    pub abort: CancellationToken,
+    /// Has it reload.
+    pub reload: Arc<Notify>,
+}
+
+/// Runs what was `loaded` until it is told to stop, then drains. At a reload, `load` gives what to run from then on.
 ///
 /// # Errors
 /// A sentence: what kept the daemon from starting.
-pub async fn run(
-    daemon: &Daemon,
-    plans: &[Plan],
-    registry: Registry,
-    stop: CancellationToken,
-    abort: CancellationToken,
-) -> Result<Drained, String> {
+pub async fn run(loaded: Loaded, load: Load, registry: Registry, control: Control) -> Result<Drained, String> {
+    let Loaded { daemon, plans, .. } = loaded;
     let storage: Arc<dyn Storage> = Arc::new(EmbeddedStorage::open(&daemon.storage.data_dir).map_err(|e| e.to_string())?);
+    let (reloads, mut requests) = server::reloads();
     let server = Server::bind(&daemon.server.endpoint.to_string()).await?;
-    let server = server.with_remote_commands(daemon.server.remote_commands);
+    let server = server.with_remote_commands(daemon.server.remote_commands).with_reloads(reloads.clone());
     let address = server.address();
     let end_server = CancellationToken::new();
     let room = Machine::default().room();
@@ -44,19 +58,52 @@ pub async fn run(
         registry,
         queue_capacity: daemon.pipeline.queue_size,
     };
-    let running = pipeline::start(plans, services).await.map_err(|e| e.to_string())?;
+    let mut running = tokio::select! {
+        biased;
+        // What was kept may take long to take up; nothing has been accepted yet.
+        () = control.stop.cancelled() => {
+            end_server.cancel();
+            return Ok(Drained::default());
+        }
+        started = pipeline::start(&plans, services) => started.map_err(|e| e.to_string())?,
+    };
     let environments: Vec<&str> = plans.iter().map(|p| p.spec.environment.as_str()).collect();
     tracing::info!(environments = environments.join(", "), health = %format!("http://{address}/health"), "running");
 
-    stop.cancelled().await;
     let deadline = daemon.pipeline.shutdown_deadline.get();
+    loop {
+        let request = tokio::select! {
+            biased;
+            () = control.stop.cancelled() => break,
+            () = control.reload.notified() => None,
+            Some(request) = requests.recv() => Some(request),
+        };
+        reloads.begin();
+        let outcome = tokio::select! {
+            biased;
+            // Whoever waits for it hears that the daemon stops; what runs now is drained.
+            () = control.stop.cancelled() => break,
+            outcome = reload::reload(&mut running, &load, &daemon) => outcome,
+        };
+        reload::log(&outcome);
+        reloads.end(Utc::now(), &outcome);
+        request.into_iter().for_each(|request| request.answer(outcome.clone()));
+    }
+    // From here on reloads are refused.
+    drop(requests);
     tracing::info!(?deadline, "stopping: receivers first, then everything that was accepted runs through");
-    let drained = running.shutdown(deadline, &abort).await;
+    let drained = running.shutdown(deadline, &control.abort).await;
     // Health answers to the end, so that an orchestrator sees the daemon drain.
     end_server.cancel();
     if let Ok(Err(error)) = serving.await {
         tracing::warn!(%error, "the health server ended early");
     }
-    tracing::info!(aborted = drained.aborted, "stopped");
+    tracing::info!(aborted = drained.aborted, lost = drained.lost, "stopped");
     Ok(drained)
+}
+
+/// What is worth knowing about a changed daemon file.
+fn after_restart(running: &Daemon, changed: &Daemon) -> Option<String> {
+    let keys: Vec<String> = running.after_restart(changed).iter().map(|key| format!("`{key}`")).collect();
+    (!keys.is_empty()).then(|| format!("{} changed: that takes effect after a restart", keys.join(", ")))
 }

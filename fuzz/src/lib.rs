@@ -39,6 +39,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "config", run: config::run },
     Target { name: "log", run: storage::log },
     Target { name: "checkpoint", run: storage::checkpoint },
+    Target { name: "journal", run: storage::journal },
 ];
 
 /// The target called `name`.

@@ -4,6 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use anomalyd::connectors::detector::rewrite;
+use anomalyd::model::Environment;
 use anomalyd::storage::{AppendError, Checkpoints, Files, Log, LogOptions, Reader};
 
 use crate::files::Memory;
@@ -164,6 +166,15 @@ fn mend_checkpoint(bytes: &mut [u8], [header, chunks]: [bool; 2]) {
         put(bytes, at + 5, sum);
         total = crc32c::crc32c_append(total, &sum.to_le_bytes());
         at = end;
+    }
+}
+
+/// An entry of a journal: it is refused with a sentence, or what was read of it is read and written as the same again.
+pub(crate) fn journal(input: &[u8]) {
+    let environment = Environment::new("production");
+    match bounded(input.len(), 512, FIXED, || rewrite(input, &environment)) {
+        Ok(once) => assert_eq!(rewrite(&once, &environment), Ok(once.clone()), "read and written again"),
+        Err(why) => assert!(!why.is_empty(), "an error without a message"),
     }
 }
 

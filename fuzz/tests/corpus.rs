@@ -55,4 +55,4 @@ macro_rules! targets {
         }
     };
 }
-targets!(otlp_protobuf otlp_json otlp_grpc elasticsearch_search elasticsearch_bulk elasticsearch_error config log checkpoint);
+targets!(otlp_protobuf otlp_json otlp_grpc elasticsearch_search elasticsearch_bulk elasticsearch_error config log checkpoint journal);

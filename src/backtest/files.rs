@@ -28,7 +28,7 @@ pub(super) const FACTORY: Factory = Factory {
     implicit: false,
     gives: |kind| (kind == KIND).then_some(kind),
     check: |_| Vec::new(),
-    make: Make::Receivers(make),
+    make: Make::Receiver(make),
 };
 
 #[derive(Deserialize)]
@@ -36,12 +36,9 @@ struct Config {
     inputs: Vec<PathBuf>,
 }
 
-fn make(instances: Vec<ReceiverInstance>) -> Result<Vec<Box<dyn Receiver>>, BuildError> {
-    let receivers = instances.into_iter().map(|ReceiverInstance { instance, outputs, .. }| {
-        let Config { inputs } = serde_json::from_value(instance.config).map_err(BuildError::new)?;
-        Ok(Box::new(Files { inputs, outputs, context: instance.context, rows: None }) as Box<dyn Receiver>)
-    });
-    receivers.collect()
+fn make(ReceiverInstance { instance, outputs, .. }: ReceiverInstance) -> Result<Box<dyn Receiver>, BuildError> {
+    let Config { inputs } = serde_json::from_value(instance.config).map_err(BuildError::new)?;
+    Ok(Box::new(Files { inputs, outputs, context: instance.context, rows: None }))
 }
 
 struct Files {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::StatusCode;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
@@ -29,15 +30,26 @@ impl Daemon {
     /// # Errors
     /// A sentence: what kept it from answering, or what it refused.
     pub(super) fn ask(&self, path: &str, body: Option<&Value>) -> Result<Value, String> {
+        match self.answer(path, body, PATIENCE)? {
+            (status, body) if status.is_success() => Ok(body),
+            (_, body) => Err(body.get("error").and_then(Value::as_str).unwrap_or("it does not say why").to_owned()),
+        }
+    }
+
+    /// As [`Daemon::ask`], with `patience`; also what it refuses is an answer.
+    ///
+    /// # Errors
+    /// A sentence: what kept it from answering.
+    pub(super) fn answer(&self, path: &str, body: Option<&Value>, patience: Duration) -> Result<(StatusCode, Value), String> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|e| format!("cannot start: {e}"))?;
         runtime.block_on(async {
-            let asked = tokio::time::timeout(PATIENCE, self.request(path, body)).await;
-            asked.unwrap_or_else(|_| Err(format!("{} does not answer within {PATIENCE:?}", self.endpoint)))
+            let asked = tokio::time::timeout(patience, self.request(path, body)).await;
+            asked.unwrap_or_else(|_| Err(format!("{} does not answer within {patience:?}", self.endpoint)))
         })
     }
 
-    async fn request(&self, path: &str, body: Option<&Value>) -> Result<Value, String> {
+    async fn request(&self, path: &str, body: Option<&Value>) -> Result<(StatusCode, Value), String> {
         let endpoint = &self.endpoint;
         let stream = TcpStream::connect((endpoint.host(), endpoint.port())).await.map_err(|e| {
             format!("no daemon can be reached at {endpoint}: {e}; is it running, and is that its `server.endpoint`? (--endpoint)")
@@ -59,11 +71,7 @@ impl Daemon {
         let bytes = Limited::new(answer.into_body(), MOST).collect().await.map_err(|e| format!("{endpoint}: {e}"))?.to_bytes();
         let body: Value =
             serde_json::from_slice(&bytes).map_err(|_| format!("{endpoint} is no anomalyd: it answers {status} without JSON"))?;
-        if status.is_success() {
-            return Ok(body);
-        }
-        let said = body.get("error").and_then(Value::as_str).unwrap_or("it does not say why");
-        Err(said.to_owned())
+        Ok((status, body))
     }
 }
 

@@ -2,9 +2,11 @@
 
 mod backtest;
 mod client;
+mod dead_letters;
 mod demo;
 mod docs;
 mod memory;
+mod reload;
 mod replay;
 mod run;
 mod schema;
@@ -33,6 +35,7 @@ Examples:
   anomalyd demo                                      see it at work, with nothing else installed
   anomalyd validate --config config/production.yml   tell everything that is wrong with it
   anomalyd run --config config/production.yml        run it
+  anomalyd reload                                    take up what has changed in its files
   anomalyd backtest --config config/production.yml --from 14d   what it would have found in the past
   anomalyd series --contains checkout                why is it quiet? what a running daemon watches
   anomalyd score cpu.csv --out scores                score values in files with the detector
@@ -45,6 +48,8 @@ Exit codes: 0 done, 1 failed while running, 2 wrong usage, 78 wrong configuratio
 enum Command {
     /// Runs the daemon until it is told to stop (SIGTERM, SIGINT).
     Run(run::RunArgs),
+    /// Has a running daemon read its files again and take up what has changed.
+    Reload(reload::ReloadArgs),
     /// Checks configuration files and tells everything that is wrong, with line and column.
     Validate(validate::ValidateArgs),
     /// Prints the JSON Schema of a kind of configuration file, for editors.
@@ -66,6 +71,8 @@ enum Command {
     Unmute(tell::UnmuteArgs),
     /// Lists what is muted by hand.
     Mutes(tell::MutesArgs),
+    /// Lists findings that exporters could not deliver, or has a running daemon send them again.
+    DeadLetters(dead_letters::DeadLettersArgs),
     /// Prints docs/configuration.md.
     #[command(hide = true)]
     Docs(docs::DocsArgs),
@@ -85,6 +92,7 @@ enum Format {
 pub fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Run(arguments) => run::run(&arguments),
+        Command::Reload(arguments) => reload::run(&arguments),
         Command::Validate(arguments) => validate::run(&arguments),
         Command::Schema(arguments) => schema::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
@@ -96,6 +104,7 @@ pub fn main() -> ExitCode {
         Command::Mute(arguments) => tell::mute(&arguments),
         Command::Unmute(arguments) => tell::unmute(&arguments),
         Command::Mutes(arguments) => tell::mutes(&arguments),
+        Command::DeadLetters(arguments) => dead_letters::run(&arguments),
         Command::Docs(arguments) => docs::run(&arguments),
     }
 }

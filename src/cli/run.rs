@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
 
 use super::Format;
-use crate::config::{self, Loaded};
+use crate::config::{self, Diagnostics, Loaded};
+use crate::daemon::{Control, Load};
 use crate::pipeline::{Class, Machine, Registry};
 use crate::{components, daemon, telemetry};
 
@@ -33,24 +34,31 @@ Examples:
   anomalyd run --config config/development.yml --format json | jq .score
 
 SIGTERM or SIGINT ends it: receivers stop, and what was accepted runs through to the exporters, for at most
-`pipeline.shutdown_deadline`. A second signal ends it at once.";
+`pipeline.shutdown_deadline`. A second signal ends it at once. SIGHUP has it read its files again and take up what
+has changed, as `anomalyd reload` does.";
 
 pub(super) fn run(arguments: &RunArgs) -> ExitCode {
-    let mut loaded = match config::load(&arguments.config, &super::process_environment, components::FACTORIES) {
+    let (path, format) = (arguments.config.clone(), arguments.format);
+    let load = move || {
+        let mut loaded = config::load(&path, &super::process_environment, components::FACTORIES)?;
+        if let Some(format) = format {
+            write_as(format, &mut loaded);
+        }
+        Ok(loaded)
+    };
+    let loaded = match load() {
         Ok(loaded) => loaded,
         Err(diagnostics) => {
+            let diagnostics: Diagnostics = diagnostics;
             super::tell(&diagnostics.render(true));
             return ExitCode::from(super::CONFIGURATION_ERROR);
         }
     };
-    if let Some(format) = arguments.format {
-        write_as(format, &mut loaded);
-    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("cannot start the worker threads: {error}")),
     };
-    runtime.block_on(serve(loaded))
+    runtime.block_on(serve(loaded, Arc::new(load)))
 }
 
 /// Sets the format of all `console` exporters.
@@ -64,7 +72,7 @@ fn write_as(format: Format, loaded: &mut Loaded) {
     }
 }
 
-async fn serve(loaded: Loaded) -> ExitCode {
+async fn serve(loaded: Loaded, load: Load) -> ExitCode {
     let registry = Registry::default();
     let own = match telemetry::start(&loaded.daemon.telemetry, &registry) {
         Ok(own) => own,
@@ -78,19 +86,19 @@ async fn serve(loaded: Loaded) -> ExitCode {
     for note in super::memory::notes(&loaded, room) {
         tracing::warn!("{note}");
     }
-    let (stop, abort) = (CancellationToken::new(), CancellationToken::new());
-    if let Err(error) = on_signal(stop.clone(), abort.clone()) {
+    let control = Control::default();
+    if let Err(error) = on_signal(control.clone()) {
         return fail(&format!("cannot wait for signals: {error}"));
     }
     let bars = std::io::stderr().is_terminal().then(|| tokio::spawn(show_learning(registry.clone())));
-    let ended = daemon::run(&loaded.daemon, &loaded.plans, registry, stop, abort).await;
+    let ended = daemon::run(loaded, load, registry, control).await;
     if let Some(bars) = bars {
         bars.abort();
     }
     // The exporters of the SDK block their thread while they send the rest.
     let _ = tokio::task::spawn_blocking(|| own.shutdown()).await;
     match ended {
-        Ok(drained) if drained.aborted == 0 => ExitCode::SUCCESS,
+        Ok(drained) if drained.is_whole() => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
         Err(error) => fail(&error),
     }
@@ -103,7 +111,16 @@ async fn show_learning(registry: Registry) {
     let mut ticks = tokio::time::interval(Duration::from_millis(250));
     loop {
         ticks.tick().await;
-        for (environment, history) in registry.histories() {
+        let histories = registry.histories();
+        // A reload may have ended its environment.
+        bars.retain(|name, bar| {
+            let there = histories.iter().any(|(environment, _)| environment.as_str() == name);
+            if !there {
+                bar.finish_and_clear();
+            }
+            there
+        });
+        for (environment, history) in histories {
             let Some(progress) = history.progress() else { continue };
             let name = environment.to_string();
             if progress.done {
@@ -126,9 +143,22 @@ async fn show_learning(registry: Registry) {
     }
 }
 
-/// The first SIGTERM or SIGINT cancels `stop`, the second `abort`.
-fn on_signal(stop: CancellationToken, abort: CancellationToken) -> std::io::Result<()> {
+/// The signal of a write beyond the limit of the size of a file (`ulimit -f`, `LimitFSIZE=`); the same number on Linux,
+/// the BSDs and macOS.
+const SIGXFSZ: i32 = 25;
+
+/// The first SIGTERM or SIGINT stops, the second aborts; SIGHUP reloads.
+fn on_signal(control: Control) -> std::io::Result<()> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut hangup = signal(SignalKind::hangup())?;
+    // Handled once, it ends the process no more: the write fails instead, as on a full disk.
+    drop(signal(SignalKind::from_raw(SIGXFSZ))?);
+    let Control { stop, abort, reload } = control;
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            reload.notify_one();
+        }
+    });
     tokio::spawn(async move {
         for token in [stop, abort] {
             tokio::select! {

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::blocks::{AiService, Alerts, Audit, DataCollection, Redis, Security};
+use super::blocks::{AiService, Alerts, Audit, DataCollection, Redis, Security, WITHOUT_EFFECT};
 use super::scalars::{ByteSize, Duration, Endpoint, MemoryLimit};
+use crate::pipeline::changed_keys;
 use crate::storage::LogOptions;
 
 /// One anomalyd daemon: which environments it watches, and what it needs for itself.
@@ -52,6 +53,25 @@ pub struct Daemon {
 }
 
 impl Daemon {
+    /// The keys in which `other` differs and that a running daemon does not take up. What pipelines take over from
+    /// here (`ai_service`) is in their plans; what has no effect needs no restart either.
+    #[must_use]
+    pub fn after_restart(&self, other: &Self) -> Vec<String> {
+        const ELSEWHERE: [&str; 3] = ["environments", "ai_service", "memory"];
+        let json = |daemon: &Self| serde_json::to_value(daemon).unwrap_or_default();
+        let mut keys = changed_keys("", &json(self), &json(other));
+        let begins =
+            |key: &str, block: &str| key.strip_prefix(block).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        let without_effect = WITHOUT_EFFECT.iter().map(|(block, _)| *block);
+        let other_blocks: Vec<&str> = ELSEWHERE.into_iter().chain(without_effect).collect();
+        keys.retain(|key| !other_blocks.iter().any(|block| begins(key, block)));
+        // It may be said in two places.
+        if self.memory_limit() != other.memory_limit() {
+            keys.push("memory.limit".to_owned());
+        }
+        keys
+    }
+
     /// How much memory the daemon may use.
     #[must_use]
     pub fn memory_limit(&self) -> MemoryLimit {
@@ -150,10 +170,11 @@ impl Default for InputLog {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Server {
-    /// Where `/health`, `/metrics` and `/series` are served, and `/mute`, `/unmute` and `/feedback` are taken.
+    /// Where `/health`, `/metrics` and `/series` are served, and `/mute`, `/unmute`, `/feedback`, `/reload` and
+    /// `/dead-letters/resend` are taken.
     pub endpoint: Endpoint,
-    /// Whether other machines may mute series and give feedback. There is no authentication yet: whoever reaches
-    /// the port may do it then.
+    /// Whether other machines may mute series, give feedback and have the daemon reload its files. There is no
+    /// authentication yet: whoever reaches the port may do it then.
     pub remote_commands: bool,
 }
 
@@ -252,12 +273,45 @@ pub struct Pipeline {
     /// How many batches wait in front of a component before its senders wait.
     #[schemars(range(min = 1, max = 65536))]
     pub queue_size: usize,
-    /// How long a stopping daemon may take to hand on what it has accepted; what is left then is dropped and counted.
+    /// How long a stopping daemon, or an environment that a reload changes, may take to hand on what it has accepted;
+    /// what is left then is dropped and counted.
     pub shutdown_deadline: Duration,
 }
 
 impl Default for Pipeline {
     fn default() -> Self {
         Self { queue_size: 64, shutdown_deadline: Duration::from_secs(30) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn daemon(text: &str) -> Daemon {
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn what_needs_a_restart_is_named_and_the_rest_is_not() {
+        let before = daemon(r#"{ "environments": ["a.yml"], "server": { "endpoint": "127.0.0.1:1" } }"#);
+        let after = daemon(
+            r#"{ "environments": ["a.yml", "b.yml"], "server": { "endpoint": "127.0.0.1:2", "remote_commands": true },
+                 "storage": { "data_dir": "elsewhere" }, "pipeline": { "queue_size": 7, "shutdown_deadline": "5s" },
+                 "telemetry": { "otlp": { "endpoint": "http://collector:4317" } }, "ai_service": { "training_samples": 500 },
+                 "audit": { "log_all_requests": true }, "data_collection": { "batch_size": 7, "max_memory": "512MB" } }"#,
+        );
+        let keys = before.after_restart(&after);
+        let expected = [
+            "pipeline.queue_size",
+            "pipeline.shutdown_deadline",
+            "server.endpoint",
+            "server.remote_commands",
+            "storage.data_dir",
+            "telemetry.otlp",
+            "memory.limit",
+        ];
+        assert_eq!(keys, expected);
+        assert!(after.after_restart(&after).is_empty());
     }
 }

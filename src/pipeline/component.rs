@@ -1,5 +1,6 @@
 //! What a component is to the engine: one trait per class, and a factory.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -102,7 +103,7 @@ pub struct Context {
     pub counters: Arc<Counters>,
     /// Where it tells how it is.
     pub health: Health,
-    /// Cancelled when receivers are to stop.
+    /// Cancelled when the receivers of its environment are to stop.
     pub shutdown: CancellationToken,
     /// What every component may use.
     pub services: Services,
@@ -118,6 +119,7 @@ impl Context {
 }
 
 /// One component to be made.
+#[derive(Clone)]
 pub struct Instance {
     /// Its checked configuration, all variables resolved.
     pub config: serde_json::Value,
@@ -126,6 +128,7 @@ pub struct Instance {
 }
 
 /// One receiver to be made.
+#[derive(Clone)]
 pub struct ReceiverInstance {
     /// As for every component.
     pub instance: Instance,
@@ -147,14 +150,33 @@ impl ComponentError {
     }
 }
 
+/// Why a component of an environment could not start.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("environment `{environment}`, {component}: {error}")]
+pub struct StartError {
+    /// Where.
+    pub environment: String,
+    /// Class and id.
+    pub component: String,
+    /// What.
+    pub error: ComponentError,
+}
+
+impl StartError {
+    /// Of the component `id`.
+    #[must_use]
+    pub fn new(environment: &Environment, class: Class, id: &ComponentId, error: ComponentError) -> Self {
+        Self { environment: environment.to_string(), component: format!("{} `{id}`", class.as_str()), error }
+    }
+}
+
 /// The configuration that passed its checks still cannot be used on this machine.
 pub type BuildError = ComponentError;
 
 /// Takes telemetry in.
 #[async_trait]
 pub trait Receiver: Send {
-    /// Takes the outside resources (binds its ports). Called for all receivers before any of them runs, so
-    /// that a daemon that cannot listen says so and ends.
+    /// Takes the outside resources. Called for all receivers of an environment before any of them runs.
     ///
     /// # Errors
     /// What could not be had, and what to do.
@@ -165,6 +187,31 @@ pub trait Receiver: Send {
     /// # Errors
     /// What made it impossible to go on.
     async fn run(self: Box<Self>) -> Result<(), ComponentError>;
+}
+
+/// The receivers of one type, of all environments: they share what is outside, such as ports. Environments come, go and
+/// change while the others are served on without noticing.
+#[async_trait]
+pub trait Listeners: Send {
+    /// Takes what serving `instances` needs beyond what is there (binds ports), in place of what was prepared before.
+    /// Nobody notices. The outputs of the instances do not matter yet.
+    ///
+    /// # Errors
+    /// What could not be had, and what to do. What was prepared is given back.
+    async fn prepare(&mut self, instances: &[ReceiverInstance]) -> Result<(), StartError>;
+
+    /// Lets go of the outputs of these environments: whoever sends to them is told to send again, until they are
+    /// served anew.
+    fn pause(&mut self, environments: &BTreeSet<Environment>);
+
+    /// Serves `instances`, in place of those before. Requests in progress end with what they began with.
+    ///
+    /// # Errors
+    /// What could not be had, and what to do; it serves those before on.
+    async fn serve(&mut self, instances: Vec<ReceiverInstance>) -> Result<(), StartError>;
+
+    /// Takes in nothing more, and returns when the requests in progress have ended.
+    async fn stop(&mut self);
 }
 
 /// What a processor made of one payload.
@@ -232,14 +279,13 @@ pub struct Problem {
     pub fatal: bool,
 }
 
-/// Makes all receivers of one type.
-pub type MakeReceivers = fn(Vec<ReceiverInstance>) -> Result<Vec<Box<dyn Receiver>>, BuildError>;
-
 /// How to make a component; one shape per class.
 #[derive(Clone, Copy)]
 pub enum Make {
-    /// Receivers are made together, because several environments may share one listener.
-    Receivers(MakeReceivers),
+    /// One receiver.
+    Receiver(fn(ReceiverInstance) -> Result<Box<dyn Receiver>, BuildError>),
+    /// What serves the receivers of all environments, none yet.
+    Listeners(fn() -> Box<dyn Listeners>),
     /// One processor.
     Processor(fn(Instance) -> Result<Box<dyn Processor>, BuildError>),
     /// One connector.
@@ -276,7 +322,7 @@ impl Factory {
     #[must_use]
     pub const fn class(&self) -> Class {
         match self.make {
-            Make::Receivers(_) => Class::Receiver,
+            Make::Receiver(_) | Make::Listeners(_) => Class::Receiver,
             Make::Processor(_) => Class::Processor,
             Make::Connector(_) => Class::Connector,
             Make::Exporter(_) => Class::Exporter,

@@ -66,7 +66,8 @@ impl Counters {
     }
 
     /// Takes in `items` records. The flight must end in sent, dropped or refused; if it is let go before
-    /// (a task was aborted), what is left of it counts as dropped with the reason `aborted`.
+    /// (a task was aborted), what is left of it counts as refused where its sender waits for a receipt and so still has
+    /// it, and else as dropped with the reason `aborted`.
     #[must_use]
     pub fn begin(self: &Arc<Self>, kind: PayloadKind, items: usize) -> Flight {
         let items = items as u64;
@@ -175,8 +176,8 @@ impl Flight {
     }
 
     /// Waits until the sender has stopped waiting for the receipt; for ever if nobody waits.
-    pub async fn withdrawn(&self) {
-        self.receipt.withdrawn().await;
+    pub fn withdrawn(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.receipt.withdrawn()
     }
 
     /// All that is left was handed on.
@@ -221,6 +222,10 @@ impl Flight {
     /// As [`Flight::refused`]; says why to whoever waits.
     pub fn refused_because(mut self, why: &str) {
         self.receipt().refuse(why);
+        self.give_back();
+    }
+
+    fn give_back(&mut self) {
         let left = std::mem::take(&mut self.left);
         self.counters.with(self.kind, |c| {
             c.in_flight = c.in_flight.saturating_sub(left);
@@ -251,7 +256,11 @@ impl Drop for Flight {
         if left == 0 {
             return receipt.kept();
         }
-        drop(receipt);
+        if receipt.has_sender() {
+            // Its sender hears that it was not kept, and still has it.
+            drop(receipt);
+            return self.give_back();
+        }
         self.dropped(left, "aborted");
     }
 }

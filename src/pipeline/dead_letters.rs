@@ -35,6 +35,8 @@ pub struct DeadLetters {
     exporter: Arc<str>,
     clock: Arc<dyn Clock>,
     counters: Arc<Counters>,
+    /// Whether there is a data directory.
+    kept: bool,
 }
 
 impl DeadLetters {
@@ -55,6 +57,7 @@ impl DeadLetters {
             exporter: Arc::from(exporter),
             clock: Arc::clone(&context.services.clock),
             counters: Arc::clone(&context.counters),
+            kept: !context.services.data_dir.as_os_str().is_empty(),
         }
     }
 
@@ -87,6 +90,9 @@ impl DeadLetters {
         }
         if lines.is_empty() {
             return Ok(());
+        }
+        if !self.kept {
+            return Err(StorageError("there is no data directory for dead letters".to_owned()));
         }
         let _one = writing();
         self.tell_what_is_overwritten(lines.len() as u64);
@@ -142,7 +148,7 @@ impl DeadLetter {
     #[must_use]
     pub fn kind_of_reason(&self) -> String {
         let id = self.finding.get("id").and_then(Value::as_str).unwrap_or_default();
-        if id.is_empty() { self.reason.clone() } else { self.reason.replace(id, "...") }
+        if id.len() < 6 { self.reason.clone() } else { self.reason.replace(id, "...") }
     }
 
     /// When what it is about ended, or was last abnormal.

@@ -67,7 +67,9 @@ fn the_oldest_files_of_an_exporter_come_first_and_others_are_left_alone() {
     assert!(dead_letter_files(folder.path()).unwrap().is_empty());
     let inside = folder.path().join("dead_letter");
     std::fs::create_dir(&inside).unwrap();
-    for name in ["b.ndjson", "a.ndjson", "a.ndjson.1", "a.ndjson.10", "a.ndjson.2", "a.ndjson.resend", "a.ndjson.rest", "notes.txt"] {
+    for name in
+        ["b.ndjson", "a.ndjson", "a.ndjson.1", "a.ndjson.10", "a.ndjson.2", "a.ndjson.resend", "a.ndjson.rest", "notes.txt"]
+    {
         std::fs::write(inside.join(name), "").unwrap();
     }
     let names: Vec<String> = dead_letter_files(folder.path())

@@ -71,6 +71,11 @@ impl Receipt {
         }
     }
 
+    /// Whether somebody waits for it, or did.
+    pub(super) const fn has_sender(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Whether the sender has stopped waiting: it will send it again, or has given it up.
     #[must_use]
     pub fn is_withdrawn(&self) -> bool {
@@ -78,10 +83,13 @@ impl Receipt {
     }
 
     /// Waits until the sender has stopped waiting; for ever if nobody waits.
-    pub async fn withdrawn(&self) {
-        match &self.0 {
-            Some(shared) => shared.withdrawn.cancelled().await,
-            None => std::future::pending().await,
+    pub fn withdrawn(&self) -> impl Future<Output = ()> + Send + use<> {
+        let withdrawn = self.0.as_ref().map(|shared| shared.withdrawn.clone());
+        async move {
+            match withdrawn {
+                Some(withdrawn) => withdrawn.cancelled_owned().await,
+                None => std::future::pending().await,
+            }
         }
     }
 

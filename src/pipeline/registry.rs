@@ -1,7 +1,7 @@
 //! All running components, with their states and counters: what `/health` and `/metrics` show.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
 
 use tokio::sync::mpsc;
 
@@ -98,6 +98,8 @@ struct Inner {
     desks: RwLock<Vec<Desk>>,
     marks: Mutex<BTreeMap<Environment, Vec<Mark>>>,
     outboxes: Mutex<Vec<OutboxView>>,
+    /// What connectors that are forgotten have counted with: as long as one of their threads runs.
+    ending: Mutex<Vec<(Environment, Weak<Counters>)>>,
 }
 
 impl Registry {
@@ -110,6 +112,31 @@ impl Registry {
     #[must_use]
     pub fn all(&self) -> Vec<ComponentInfo> {
         self.0.components.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The components of `environment`.
+    #[must_use]
+    pub fn of(&self, environment: &Environment) -> Vec<ComponentInfo> {
+        self.all().into_iter().filter(|component| component.environment == *environment).collect()
+    }
+
+    /// Forgets everything of `environment`: it has ended, or is about to start anew.
+    pub fn forget(&self, environment: &Environment) {
+        let mut components = self.0.components.write().unwrap_or_else(PoisonError::into_inner);
+        let gone = components.extract_if(.., |component| component.environment == *environment);
+        let connectors = gone.filter(|component| component.class == Class::Connector);
+        let ending = connectors.map(|component| (environment.clone(), Arc::downgrade(&component.counters)));
+        self.0.ending.lock().unwrap_or_else(PoisonError::into_inner).extend(ending);
+        self.0.desks.write().unwrap_or_else(PoisonError::into_inner).retain(|desk| desk.environment != *environment);
+        self.0.histories.lock().unwrap_or_else(PoisonError::into_inner).remove(environment);
+        self.0.marks.lock().unwrap_or_else(PoisonError::into_inner).remove(environment);
+    }
+
+    /// Whether a connector of `environment` that is forgotten still has something that runs, and may write its files.
+    pub(super) fn is_ending(&self, environment: &Environment) -> bool {
+        let mut ending = self.0.ending.lock().unwrap_or_else(PoisonError::into_inner);
+        ending.retain(|(_, counters)| counters.strong_count() > 0);
+        ending.iter().any(|(other, _)| other == environment)
     }
 
     /// From now on the component can be asked about `subjects`; what comes to it.
@@ -203,5 +230,38 @@ impl Registry {
     #[must_use]
     pub fn observer(&self) -> Option<Arc<dyn Observer>> {
         self.0.observer.get().cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::UnixNanos;
+    use crate::pipeline::Span;
+
+    #[test]
+    fn an_environment_that_ended_is_forgotten_and_known_as_long_as_something_of_it_runs() {
+        let registry = Registry::default();
+        let id = ComponentId::parse("detector").unwrap();
+        let [staging, production] = ["staging", "production"].map(Environment::new);
+        let span = Span { from: UnixNanos(1), until: UnixNanos(2), anew: false, ends: false };
+        let mut running = Vec::new();
+        for environment in [&staging, &production] {
+            let (counters, health) = (Arc::<Counters>::default(), Health::default());
+            running.push(Arc::clone(&counters));
+            let (environment, id) = (environment.clone(), id.clone());
+            registry.history(&environment).want(span);
+            drop(registry.open_desk(&environment, Class::Connector, &id, &["series"]));
+            registry.add(ComponentInfo { environment, class: Class::Connector, id, pipeline: None, counters, health });
+        }
+        assert!(!registry.is_ending(&staging));
+        registry.forget(&staging);
+        assert!(registry.of(&staging).is_empty() && registry.history(&staging).span().is_none());
+        let desks = registry.0.desks.read().unwrap();
+        assert_eq!(desks.iter().map(|desk| &desk.environment).collect::<Vec<_>>(), [&production]);
+        assert_eq!((registry.of(&production).len(), registry.history(&production).span()), (1, Some(span)));
+        assert!(registry.is_ending(&staging) && !registry.is_ending(&production));
+        running.clear();
+        assert!(!registry.is_ending(&staging));
     }
 }

@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use indexmap::IndexMap;
@@ -5,8 +6,8 @@ use serde_json::{Value, json};
 
 use super::super::test_components::FACTORIES;
 use super::*;
-use crate::model::PayloadKind;
-use crate::pipeline::{EnvironmentSpec, PipelineSpec, Registry, SystemClock, plan};
+use crate::model::{Environment, PayloadKind, Signal};
+use crate::pipeline::{Class, ComponentId, EnvironmentSpec, PipelineSpec, Registry, Status, SystemClock, plan};
 use crate::storage::MemoryStorage;
 
 fn services() -> Services {
@@ -77,7 +78,7 @@ async fn everything_taken_in_is_counted_to_its_end() {
         counts(Class::Exporter, "sink", PayloadKind::Observations).sent == 50
     })
     .await;
-    assert_eq!(running.shutdown(Duration::from_secs(5), &CancellationToken::new()).await, Drained { aborted: 0 });
+    assert_eq!(running.shutdown(Duration::from_secs(5), &CancellationToken::new()).await, Drained::default());
     let measured = counts(Class::Processor, "measure", TRACES);
     assert_eq!((measured.received, measured.sent, measured.dropped["filtered"], measured.in_flight), (500, 450, 50, 0));
     assert_eq!(counts(Class::Receiver, "source", TRACES).sent, 500);

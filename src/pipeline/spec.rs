@@ -1,6 +1,7 @@
 //! What the engine is asked to build: one environment's components and pipelines, already read and checked.
 
 use indexmap::IndexMap;
+use serde::Serialize;
 
 use super::{Class, ComponentId};
 use crate::model::{Environment, Signal};
@@ -25,7 +26,7 @@ pub struct EnvironmentSpec {
 }
 
 /// One pipeline.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct PipelineSpec {
     /// Where it begins: receivers, or connectors that end another pipeline.
     pub receivers: Vec<ComponentId>,

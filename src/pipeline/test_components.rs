@@ -12,7 +12,12 @@ use crate::model::{
 };
 
 pub(super) const FACTORIES: &[Factory] = &[
-    factory("source", false, |k| matches!(k, PayloadKind::Telemetry(_)).then_some(k), Make::Receivers(sources)),
+    factory(
+        "source",
+        false,
+        |k| matches!(k, PayloadKind::Telemetry(_)).then_some(k),
+        Make::Receiver(|instance| Ok(Box::new(Source { instance }))),
+    ),
     factory(
         "measure",
         true,
@@ -50,10 +55,6 @@ const fn factory(kind: &'static str, implicit: bool, gives: fn(PayloadKind) -> O
 /// `batches` batches of `spans` spans as fast as they are taken; then it waits for the shutdown.
 struct Source {
     instance: ReceiverInstance,
-}
-
-fn sources(instances: Vec<ReceiverInstance>) -> Result<Vec<Box<dyn Receiver>>, BuildError> {
-    Ok(instances.into_iter().map(|instance| Box::new(Source { instance }) as Box<dyn Receiver>).collect())
 }
 
 #[async_trait]

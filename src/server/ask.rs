@@ -24,12 +24,12 @@ pub(super) const MAX_BODY: usize = 64 * 1024;
 const ROWS: (usize, usize) = (1000, 100);
 
 /// What is refused, with its status.
-struct Failure(StatusCode, String);
+pub(super) struct Failure(pub(super) StatusCode, pub(super) String);
 
-type Answer = Result<Value, Failure>;
+pub(super) type Answer = Result<Value, Failure>;
 
 /// The body of a request, if it could be read and is not too long.
-type Body = Result<Bytes, BytesRejection>;
+pub(super) type Body = Result<Bytes, BytesRejection>;
 
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
@@ -42,15 +42,19 @@ impl From<Refusal> for Failure {
     }
 }
 
-fn invalid(message: impl Into<String>) -> Failure {
+pub(super) fn invalid(message: impl Into<String>) -> Failure {
     Failure(StatusCode::BAD_REQUEST, message.into())
 }
 
-fn respond(answer: Answer) -> Response {
-    let (code, body) = match answer {
-        Ok(body) => (StatusCode::OK, body),
-        Err(Failure(code, error)) => (code, json!({ "error": error })),
-    };
+pub(super) fn respond(answer: Answer) -> Response {
+    match answer {
+        Ok(body) => write(StatusCode::OK, &body),
+        Err(Failure(code, error)) => write(code, &json!({ "error": error })),
+    }
+}
+
+/// An answer as JSON.
+pub(super) fn write(code: StatusCode, body: &Value) -> Response {
     (code, [(header::CONTENT_TYPE, "application/json")], format!("{body:#}\n")).into_response()
 }
 
@@ -79,10 +83,15 @@ pub(super) async fn feedback(state: State<App>, peer: ConnectInfo<SocketAddr>, h
     respond(tell(&state, "feedback", peer.0, &headers, body).await)
 }
 
+/// `POST /dead-letters/resend`.
+pub(super) async fn resend(state: State<App>, peer: ConnectInfo<SocketAddr>, headers: HeaderMap, body: Body) -> Response {
+    respond(resend_all(&state, peer.0, &headers, body).await)
+}
+
 /// What is not there.
 pub(super) async fn unknown(uri: Uri) -> Response {
     let path = uri.path();
-    let known = ["/health", "/metrics", "/series", "/mutes", "/mute", "/unmute", "/feedback"];
+    let known = ["/health", "/metrics", "/series", "/mutes", "/mute", "/unmute", "/feedback", "/reload", "/dead-letters/resend"];
     let hint = closest(path, known).map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
     respond(Err(Failure(StatusCode::NOT_FOUND, format!("there is no `{path}`: known are {}{hint}", known.join(", ")))))
 }
@@ -206,8 +215,8 @@ fn named(desk: &Desk, mut answer: Value) -> Value {
     answer
 }
 
-/// Tells the detectors something that changes them.
-async fn tell(app: &App, subject: &str, peer: SocketAddr, headers: &HeaderMap, body: Body) -> Answer {
+/// The body of a command, if commands are taken from `peer`.
+pub(super) fn command(app: &App, peer: SocketAddr, headers: &HeaderMap, body: Body) -> Result<Map<String, Value>, Failure> {
     if !app.remote_commands && !peer.ip().to_canonical().is_loopback() {
         let message =
             "this is taken from the machine itself only: `server.remote_commands: true` in the daemon's file changes that";
@@ -221,13 +230,49 @@ async fn tell(app: &App, subject: &str, peer: SocketAddr, headers: &HeaderMap, b
     let too_long = format!("the body cannot be read, or is longer than {} KiB", MAX_BODY / 1024);
     let body = body.map_err(|rejection| Failure(rejection.status(), too_long))?;
     let body: Value = serde_json::from_slice(&body).map_err(|e| invalid(format!("the body is not JSON: {e}")))?;
-    let Value::Object(mut body) = body else { return Err(invalid("the body must be a JSON object")) };
+    let Value::Object(body) = body else { return Err(invalid("the body must be a JSON object")) };
+    Ok(body)
+}
+
+/// What somebody tells, and for whom.
+struct Told {
+    environment: Option<String>,
+    detector: Option<String>,
+    body: Map<String, Value>,
+}
+
+/// Reads what is told, from where it may be told.
+fn told(app: &App, peer: SocketAddr, headers: &HeaderMap, body: Body) -> Result<Told, Failure> {
+    let mut body = command(app, peer, headers, body)?;
     let mut text = |key: &str| match body.remove(key) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
         Some(other) => Err(invalid(format!("`{key}` must be a text, found {other}"))),
     };
-    let (environment, detector) = (text("environment")?, text("detector")?);
+    Ok(Told { environment: text("environment")?, detector: text("detector")?, body })
+}
+
+/// Tells all outboxes that are meant to send dead letters again.
+async fn resend_all(app: &App, peer: SocketAddr, headers: &HeaderMap, body: Body) -> Answer {
+    let Told { environment, detector, body } = told(app, peer, headers, body)?;
+    let (mut all, mut refused) = (Vec::new(), None);
+    for desk in desks(app, "resend", environment.as_deref(), detector.as_deref())? {
+        match desk.ask("resend", Value::Object(body.clone())).await {
+            Ok(answer) => all.push(named(&desk, answer)),
+            // Another environment may have that exporter.
+            Err(refusal) if refusal.kind == RefusalKind::NotFound => refused = Some(refusal),
+            Err(refusal) => return Err(refusal.into()),
+        }
+    }
+    match refused {
+        Some(refusal) if all.is_empty() => Err(refusal.into()),
+        _ => Ok(json!({ "outboxes": all })),
+    }
+}
+
+/// Tells the detectors something that changes them.
+async fn tell(app: &App, subject: &str, peer: SocketAddr, headers: &HeaderMap, body: Body) -> Answer {
+    let Told { environment, detector, body } = told(app, peer, headers, body)?;
     let desks = desks(app, subject, environment.as_deref(), detector.as_deref())?;
     // An anomaly is known to one detector; whom a mute is meant for must be said.
     if desks.len() > 1 && subject != "feedback" {
@@ -269,7 +314,7 @@ mod tests {
             ("[::1]:999", false, StatusCode::SERVICE_UNAVAILABLE),
             ("[::ffff:127.0.0.1]:999", false, StatusCode::SERVICE_UNAVAILABLE),
         ] {
-            let app = App { registry: Registry::default(), remote_commands: remote };
+            let app = App { registry: Registry::default(), remote_commands: remote, reloads: None };
             let answer = tell(&app, "mute", peer.parse().unwrap(), &headers, Ok(Bytes::from_static(b"{}"))).await;
             assert_eq!(answer.err().map(|Failure(code, _)| code), Some(expected), "{peer}");
         }

@@ -2,17 +2,21 @@
 
 use serde::Serialize;
 
+use super::reload::{Last, Reloads};
 use crate::pipeline::{Class, Registry, Status};
 
 /// The answer of `/health`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct Report {
-    /// `ok`, `degraded` (something tries again), `starting`, `stopping` or `error`.
+    /// `ok`, `degraded` (something tries again, or a reload is under way), `starting`, `stopping` or `error`.
     status: &'static str,
     version: &'static str,
     /// Environments that learn from history and are not live yet.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     learning: Vec<Learning>,
+    /// When the configuration was last read again, and what became of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reload: Option<Last>,
     components: Vec<Component>,
 }
 
@@ -46,12 +50,16 @@ impl Report {
 }
 
 /// The report as of now.
-pub(super) fn report(registry: &Registry) -> Report {
+pub(super) fn report(registry: &Registry, reloads: Option<&Reloads>) -> Report {
     let components = registry.all();
     let states: Vec<Status> = components.iter().map(|c| c.health.get()).collect();
+    let reloading = reloads.is_some_and(Reloads::is_running);
     let any = |wanted: &[&str]| states.iter().any(|s| wanted.contains(&s.name()));
     let status = if any(&["permanent_error"]) {
         "error"
+    } else if reloading && any(&["stopping", "stopped", "starting"]) {
+        // One environment starts anew; the others must not be taken out of service for it.
+        "degraded"
     } else if any(&["stopping", "stopped"]) {
         "stopping"
     } else if states.is_empty() || any(&["starting"]) {
@@ -82,6 +90,7 @@ pub(super) fn report(registry: &Registry) -> Report {
         status,
         version: env!("CARGO_PKG_VERSION"),
         learning,
+        reload: reloads.and_then(Reloads::last),
         components: components.iter().zip(&states).map(describe).collect(),
     }
 }

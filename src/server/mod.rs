@@ -1,9 +1,10 @@
 //! Health, metrics, and what people ask and tell, over HTTP on one port. Reads the registry and asks at the desks in
-//! it; never reaches into a component.
+//! it, and tells the daemon to reload; never reaches into a component.
 
 mod ask;
 mod health;
 mod prometheus;
+mod reload;
 
 use std::future::IntoFuture as _;
 use std::net::SocketAddr;
@@ -16,6 +17,7 @@ use axum::routing::{get, post};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+pub use self::reload::{Applied, Changed, NotApplied, Outcome, Reloads, Request, reloads};
 use crate::pipeline::Registry;
 
 /// A bound port that does not answer yet.
@@ -24,6 +26,7 @@ pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
     remote_commands: bool,
+    reloads: Option<Reloads>,
 }
 
 /// What the routes share.
@@ -31,6 +34,7 @@ pub struct Server {
 struct App {
     registry: Registry,
     remote_commands: bool,
+    reloads: Option<Reloads>,
 }
 
 impl Server {
@@ -42,7 +46,7 @@ impl Server {
         let fail = |e| format!("server.endpoint `{endpoint}`: {e}; stop what uses it, or choose another port");
         let listener = TcpListener::bind(endpoint).await.map_err(fail)?;
         let address = listener.local_addr().map_err(fail)?;
-        Ok(Self { listener, address, remote_commands: false })
+        Ok(Self { listener, address, remote_commands: false, reloads: None })
     }
 
     /// Where it listens: tells the port where `endpoint` said 0.
@@ -55,6 +59,13 @@ impl Server {
     #[must_use]
     pub const fn with_remote_commands(mut self, taken: bool) -> Self {
         self.remote_commands = taken;
+        self
+    }
+
+    /// Where the daemon is told to reload.
+    #[must_use]
+    pub fn with_reloads(mut self, reloads: Reloads) -> Self {
+        self.reloads = Some(reloads);
         self
     }
 
@@ -71,10 +82,12 @@ impl Server {
             .route("/mute", post(ask::mute))
             .route("/unmute", post(ask::unmute))
             .route("/feedback", post(ask::feedback))
+            .route("/reload", post(reload::reload))
+            .route("/dead-letters/resend", post(ask::resend))
             .fallback(ask::unknown)
             .method_not_allowed_fallback(ask::other_method)
             .layer(DefaultBodyLimit::max(ask::MAX_BODY))
-            .with_state(App { registry, remote_commands: self.remote_commands });
+            .with_state(App { registry, remote_commands: self.remote_commands, reloads: self.reloads });
         axum::serve(self.listener, app.into_make_service_with_connect_info::<SocketAddr>())
             .with_graceful_shutdown(shutdown.cancelled_owned())
             .into_future()
@@ -83,7 +96,7 @@ impl Server {
 }
 
 async fn health(State(app): State<App>) -> Response {
-    let report = health::report(&app.registry);
+    let report = health::report(&app.registry, app.reloads.as_ref());
     let code = if report.serving() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     match serde_json::to_string_pretty(&report) {
         Ok(body) => (code, [(header::CONTENT_TYPE, "application/json")], body + "\n").into_response(),

@@ -23,13 +23,13 @@ fn registry() -> (Registry, ComponentInfo) {
 #[test]
 fn health_is_503_until_all_components_work_and_when_one_needs_a_person() {
     let (registry, component) = registry();
-    assert!(!health::report(&registry).serving());
+    assert!(!health::report(&registry, None).serving());
     component.health.set(Status::Ok);
-    assert!(health::report(&registry).serving());
+    assert!(health::report(&registry, None).serving());
     component.health.set(Status::RecoverableError("no node of the cluster answers".into()));
-    assert!(health::report(&registry).serving(), "what tries again must not get the daemon restarted");
+    assert!(health::report(&registry, None).serving(), "what tries again must not get the daemon restarted");
     component.health.set(Status::PermanentError("the key was revoked".into()));
-    let report = health::report(&registry);
+    let report = health::report(&registry, None);
     assert!(!report.serving());
     insta::assert_snapshot!(serde_json::to_string_pretty(&report).unwrap());
 }

@@ -1,5 +1,6 @@
 //! The embedded store: one redb file in `data_dir`. A transaction is on disk when `put` returns.
 
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use redb::{Database, DatabaseError, ReadableDatabase as _, TableDefinition, TableError};
@@ -15,11 +16,20 @@ pub struct EmbeddedStorage {
     path: PathBuf,
 }
 
+/// Why a file is not open.
+enum NotOpen {
+    /// What is in it is no store any more, for this reason.
+    Damaged(String),
+    /// It may be well, and cannot be had.
+    Error(StorageError),
+}
+
 impl EmbeddedStorage {
-    /// Opens the store in `data_dir`, making both if they are not there.
+    /// Opens the store in `data_dir`, making both if they are not there. A damaged file is set aside, which is told, and
+    /// a new one made: what it held begins anew, and everything else in the folder is of use without it.
     ///
     /// # Errors
-    /// When the folder cannot be made, another process has the store open, or the file is damaged.
+    /// When the folder or the file cannot be made, or another process has the store open.
     pub fn open(data_dir: &Path) -> Result<Self, StorageError> {
         std::fs::create_dir_all(data_dir).map_err(|e| {
             StorageError(format!(
@@ -28,19 +38,70 @@ impl EmbeddedStorage {
             ))
         })?;
         let path = data_dir.join("state.redb");
-        let database = Database::create(&path).map_err(|e| match e {
-            DatabaseError::DatabaseAlreadyOpen => StorageError(format!(
-                "`{}` is in use by another anomalyd: stop it, or give this one a `storage.data_dir` of its own",
-                path.display()
-            )),
-            other => StorageError(format!("cannot open `{}`: {other}", path.display())),
-        })?;
-        Ok(Self { database, path })
+        let why = match whole(&path) {
+            Ok(database) => return Ok(Self { database, path }),
+            Err(NotOpen::Error(error)) => return Err(error),
+            Err(NotOpen::Damaged(why)) => why,
+        };
+        let error = |error: StorageError| {
+            StorageError(format!("`{}` is damaged ({why}), and cannot be set aside: {error}", path.display()))
+        };
+        let aside = set_aside(&path).map_err(|e| error(StorageError(e.to_string())))?;
+        tracing::error!(
+            "`{}` was damaged ({why}) and is now `{}`: how far receivers had read is taken from the input logs, and where they \
+             do not tell it receivers begin anew; what detectors have learnt is not in it",
+            path.display(),
+            aside.display()
+        );
+        match whole(&path) {
+            Ok(database) => Ok(Self { database, path }),
+            Err(NotOpen::Error(new) ) => Err(new),
+            Err(NotOpen::Damaged(new)) => Err(error(StorageError(new))),
+        }
     }
 
     fn error(&self, what: &str, error: impl std::fmt::Display) -> StorageError {
         StorageError(format!("cannot {what} `{}`: {error}", self.path.display()))
     }
+}
+
+/// Opens the file if all of it is as it was written.
+fn whole(path: &Path) -> Result<Database, NotOpen> {
+    // A damaged file may lead anywhere, also to where its reader gives up in its own way.
+    let opened = std::panic::catch_unwind(|| {
+        let mut database = Database::create(path)?;
+        database.check_integrity()?;
+        Ok(database)
+    });
+    let error = match opened {
+        Ok(Ok(database)) => return Ok(database),
+        Ok(Err(error)) => error,
+        Err(_) => return Err(NotOpen::Damaged("it cannot be read".to_owned())),
+    };
+    Err(match error {
+        DatabaseError::DatabaseAlreadyOpen => NotOpen::Error(StorageError(format!(
+            "`{}` is in use by another anomalyd: stop it, or give this one a `storage.data_dir` of its own",
+            path.display()
+        ))),
+        DatabaseError::Storage(redb::StorageError::Corrupted(why)) => NotOpen::Damaged(why),
+        DatabaseError::Storage(redb::StorageError::Io(e))
+            if matches!(e.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof | ErrorKind::InvalidInput) =>
+        {
+            NotOpen::Damaged(e.to_string())
+        }
+        other => NotOpen::Error(StorageError(format!("cannot open `{}`: {other}", path.display()))),
+    })
+}
+
+/// Gives the file another name, which nothing has; that name.
+fn set_aside(path: &Path) -> io::Result<PathBuf> {
+    let name = |number: u32| match number {
+        1 => path.with_extension("redb.damaged"),
+        n => path.with_extension(format!("redb.damaged-{n}")),
+    };
+    let aside = (1..).map(name).find(|aside| !aside.exists()).unwrap_or_else(|| name(0));
+    std::fs::rename(path, &aside)?;
+    Ok(aside)
 }
 
 impl Storage for EmbeddedStorage {
@@ -82,6 +143,42 @@ mod tests {
         let store = EmbeddedStorage::open(dir.path()).unwrap();
         assert_eq!(store.get("cursor/a").unwrap().as_deref(), Some(b"1".as_slice()));
         assert_eq!(store.get("cursor/b").unwrap().as_deref(), Some(b"2".as_slice()));
+    }
+
+    #[test]
+    fn a_damaged_store_is_set_aside_and_a_new_one_begun() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.redb");
+        let put = || {
+            let store = EmbeddedStorage::open(dir.path()).unwrap();
+            for n in 0..200 {
+                store.put(&[(&format!("cursor/{n}"), &[n as u8; 500])]).unwrap();
+            }
+        };
+        put();
+        let good = std::fs::read(&path).unwrap();
+        let mut random = fastrand::Rng::with_seed(7);
+        let mut damages: Vec<Vec<u8>> = vec![b"no store at all".to_vec(), good[..good.len() / 2].to_vec(), vec![0; good.len()]];
+        for _ in 0..20 {
+            let mut bytes = good.clone();
+            let at = random.usize(0..bytes.len());
+            let end = (at + random.usize(1..5000)).min(bytes.len());
+            bytes[at..end].iter_mut().for_each(|byte| *byte ^= 0x55);
+            damages.push(bytes);
+        }
+        let mut aside = 0;
+        for bytes in damages {
+            std::fs::write(&path, bytes).unwrap();
+            let store = EmbeddedStorage::open(dir.path()).unwrap();
+            for n in 0..200 {
+                // What was not hit is what it was.
+                let value = store.get(&format!("cursor/{n}")).unwrap();
+                assert!(value.is_none_or(|value| value == [n as u8; 500]), "{n}");
+            }
+            store.put(&[("cursor/new", b"1")]).unwrap();
+            aside = std::fs::read_dir(dir.path()).unwrap().count() - 1;
+        }
+        assert!(aside > 5, "{aside} damaged files");
     }
 
     #[test]

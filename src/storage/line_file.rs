@@ -87,7 +87,9 @@ impl LineFile {
         std::fs::rename(&self.path, self.backup(1))
     }
 
-    fn backup(&self, n: u32) -> PathBuf {
+    /// The path of the `n`th file that was put aside; the first is the newest.
+    #[must_use]
+    pub fn backup(&self, n: u32) -> PathBuf {
         let mut name = self.path.clone().into_os_string();
         name.push(format!(".{n}"));
         name.into()

@@ -249,7 +249,7 @@ fn only_shared_ownership(code: &str) -> bool {
 #[test]
 fn no_file_has_grown_out_of_hand() {
     const MOST: usize = 700;
-    let files = ["src", "crates", "tests", "benches"].into_iter().filter(|f| project(f).exists()).flat_map(sources);
+    let files = ["src", "crates", "tests", "benches", "fuzz"].into_iter().filter(|f| project(f).exists()).flat_map(sources);
     let long: Vec<String> = files
         .map(|(path, text)| (path, text.lines().count()))
         .filter(|(path, lines)| *lines > MOST && !path.components().any(|c| c.as_os_str() == "target"))

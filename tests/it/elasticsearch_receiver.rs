@@ -89,9 +89,8 @@ impl Reader {
         });
         let outputs = Outputs { logs: Output::new(vec![edge]), ..Outputs::default() };
         let instance = Instance { config: self.config.clone(), context };
-        let Make::Receivers(make) = FACTORY.make else { panic!("a receiver") };
-        let made = make(vec![ReceiverInstance { instance, default_environment: false, outputs }]).expect("a receiver");
-        let mut receiver = made.into_iter().next().expect("a receiver");
+        let Make::Receiver(make) = FACTORY.make else { panic!("a receiver") };
+        let mut receiver = make(ReceiverInstance { instance, default_environment: false, outputs }).expect("a receiver");
         receiver.start().await.expect("a start");
         self.run = Some(tokio::spawn(async move { receiver.run().await.expect("a good end") }));
         self.input = Some(input);

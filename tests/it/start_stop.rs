@@ -38,9 +38,9 @@ async fn a_stop_ends_within_the_deadline_even_when_nobody_takes_the_anomalies() 
     let exporter = [("class", "exporter"), ("component", "elasticsearch")];
     daemon.metrics_when("an anomaly that nobody takes", SOON, |m| m.received(&exporter) > 0).await;
     let begin = std::time::Instant::now();
-    assert_eq!(daemon.stop().await.code(), Some(1), "what was dropped makes it a failure");
+    assert_eq!(daemon.stop().await.code(), Some(0), "what nobody takes is kept: {}", daemon.said());
     assert!(begin.elapsed() < Duration::from_secs(15), "it took {:?}:\n{}", begin.elapsed(), daemon.said());
-    assert!(daemon.said().contains("not drained in time"), "it says what it has dropped:\n{}", daemon.said());
+    assert!(daemon.said().contains("wait in the outbox for exporter `elasticsearch`"), "it says so:\n{}", daemon.said());
 }
 
 #[tokio::test]

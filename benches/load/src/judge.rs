@@ -11,6 +11,8 @@ pub struct Verdict {
     pub handed_on: u64,
     /// Records that the first consumer of the pipeline took in: the detector (metrics) or a processor before it.
     pub taken_in: u64,
+    /// Records that the detector took in and had not known before; nothing where a processor before it adds them up.
+    pub once: Option<u64>,
     /// What the daemon gave up, with who and why.
     pub dropped: Vec<(String, String, u64)>,
     /// What does not fit, in sentences.
@@ -40,6 +42,10 @@ pub fn judge(tally: &Tally, during: &Accounts, signal: Signal) -> Verdict {
         }
         if is_first(who, signal) {
             verdict.taken_in += account.received;
+            if who.class == "connector" {
+                let repeated = account.dropped.get("repeated").unwrap_or(&0);
+                verdict.once = Some(verdict.once.unwrap_or(0) + account.received.saturating_sub(*repeated));
+            }
         }
     }
     // What the daemon told the sender it has given up was not handed on.
@@ -47,18 +53,23 @@ pub fn judge(tally: &Tally, during: &Accounts, signal: Signal) -> Verdict {
     if kept == 0 {
         problems.push("nothing was acknowledged".to_owned());
     }
-    let Verdict { handed_on, taken_in, .. } = verdict;
-    // Where a call got no answer, it may have been taken in before it was sent again.
-    let most = kept + tally.failed;
-    for (who, count) in [("the receiver handed on", handed_on), ("the first consumer took in", taken_in)] {
+    // A call that got no answer may have been taken in; so may a refused one up to the detector, which lets it go.
+    let refused: u64 = tally.refused.values().sum();
+    let (handed_on, taken_in, once) = (verdict.handed_on, verdict.taken_in, verdict.once);
+    let mut between = |who: &str, count: u64, most: u64| {
         if count < kept {
             problems.push(format!("LOST: {kept} records were acknowledged, {who} {count}"));
         } else if count > most {
-            problems.push(format!("TWICE: {kept} records were acknowledged and {} got no answer, {who} {count}", tally.failed));
+            let why =
+                if most > kept { format!(", at most {most} fit the calls that were not acknowledged") } else { String::new() };
+            problems.push(format!("TWICE: {kept} records were acknowledged{why}, {who} {count}"));
         }
-    }
-    if taken_in != handed_on {
-        problems.push(format!("the receiver handed on {handed_on} records, the first consumer took in {taken_in}"));
+    };
+    between("the receiver handed on", handed_on, kept + tally.failed);
+    between("the first consumer took in", taken_in, kept + tally.failed + refused);
+    // The detector knows a request that comes again.
+    if let Some(once) = once {
+        between("the detector took in once", once, kept + tally.left);
     }
     for (code, records) in &tally.refused_for_good {
         let said = tally.said.get(code).map(String::as_str).unwrap_or_default();
@@ -110,7 +121,10 @@ mod tests {
         assert!(problems(&acknowledged(10), &during(9, 9, 9)).contains("LOST: 10 records were acknowledged"));
         assert!(problems(&acknowledged(10), &during(11, 11, 11)).contains("TWICE: 10 records"));
         assert!(problems(&acknowledged(10), &during(11, 10, 10)).contains("receiver `c` (logs) does not balance"));
-        assert!(problems(&acknowledged(10), &during(10, 10, 9)).contains("the first consumer took in 9"));
+        assert!(
+            problems(&acknowledged(10), &during(10, 10, 9))
+                .contains("LOST: 10 records were acknowledged, the first consumer took in 9")
+        );
         assert!(problems(&acknowledged(0), &during(0, 0, 0)).contains("nothing was acknowledged"));
         let gone = Tally { sent: 12, left: 2, ..acknowledged(10) };
         assert!(problems(&gone, &during(10, 10, 10)).contains("2 records were still not acknowledged"));
@@ -123,5 +137,23 @@ mod tests {
         let unsure = Tally { failed: 5, unsure: 5, ..acknowledged(10) };
         assert_eq!(problems(&unsure, &during(15, 15, 15)), "");
         assert!(problems(&unsure, &during(16, 16, 16)).contains("TWICE"));
+    }
+
+    #[test]
+    fn what_reaches_the_detector_a_second_time_must_be_known_there() {
+        let detector = |received: u64, sent: u64, repeated: u64| {
+            let labels = "class=\"connector\",component=\"detector\",payload=\"metrics\"";
+            let text = format!(
+                "anomalyd_component_received_total{{class=\"receiver\",payload=\"metrics\"}} 15\n\
+                 anomalyd_component_sent_total{{class=\"receiver\",payload=\"metrics\"}} 15\n\
+                 anomalyd_component_received_total{{{labels}}} {received}\nanomalyd_component_sent_total{{{labels}}} {sent}\n\
+                 anomalyd_component_dropped_total{{{labels},reason=\"repeated\"}} {repeated}\n"
+            );
+            Accounts::parse(&text).unwrap()
+        };
+        let unsure = Tally { failed: 5, unsure: 5, ..acknowledged(10) };
+        let problems = |during: &Accounts| judge(&unsure, during, Signal::Metrics).problems.join("\n");
+        assert_eq!(problems(&detector(15, 10, 5)), "");
+        assert!(problems(&detector(15, 15, 0)).contains("TWICE: 10 records were acknowledged, the detector took in once 15"));
     }
 }

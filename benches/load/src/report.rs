@@ -116,7 +116,11 @@ impl Report {
         row("without an answer", format!("{}{why}", grouped(t.failed)));
         row("never acknowledged", grouped(t.left));
         let v = &self.verdict;
-        row("the daemon took in", format!("{} (the receiver handed on {})", grouped(v.taken_in), grouped(v.handed_on)));
+        row("handed on", format!("{} by the receiver", grouped(v.handed_on)));
+        row("taken in", format!("{} by the first consumer", grouped(v.taken_in)));
+        if let Some(once) = v.once {
+            row("taken in once", format!("{} by the detector", grouped(once)));
+        }
         for (who, reason, records) in &v.dropped {
             row("dropped", format!("{} by {who}: {reason}", grouped(*records)));
         }
@@ -152,7 +156,8 @@ impl Report {
             "records": {
                 "sent": t.sent, "acknowledged": t.acknowledged, "rejected": t.rejected, "refused": t.refused,
                 "refused_for_good": t.refused_for_good, "sent_again": t.retried, "without_answer": t.failed,
-                "never_acknowledged": t.left, "taken_in": v.taken_in, "handed_on": v.handed_on, "dropped": dropped,
+                "never_acknowledged": t.left, "handed_on": v.handed_on, "taken_in": v.taken_in, "taken_in_once": v.once,
+                "dropped": dropped,
             },
             "problems": v.problems,
             "passed": self.passed(),

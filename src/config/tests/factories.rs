@@ -113,7 +113,7 @@ const OTLP: Factory = Factory {
         }
         problems
     },
-    make: Make::Receivers(|_| Err(BuildError::new("only for tests"))),
+    make: Make::Receiver(|_| Err(BuildError::new("only for tests"))),
 };
 
 const POLLER: Factory = Factory {

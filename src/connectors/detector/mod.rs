@@ -39,7 +39,7 @@ use self::checkpoint::Outcome;
 pub use self::config::Config;
 pub use self::incidents::{AlertsConfig, IncidentsConfig, Per};
 use self::journal::{Checkpointing, Machine, Recovered, Recovery, Schedule, Started, Work, Writer};
-pub use self::journal::{Replayed, replay};
+pub use self::journal::{Replayed, replay, rewrite};
 pub use self::rules::{Amount, Deployments, Direction, Maintenance, Match, Rule};
 use self::teller::Sink;
 use self::warmup::Learning;
@@ -180,7 +180,8 @@ impl Connector for Detector {
         let checkpoints = state::checkpoints(&self.context).map(|all| {
             let services = &self.context.services;
             let bytes = services.input_log.map_or(u64::MAX, |log| log.max_size / 4);
-            let schedule = Schedule::new(services.checkpoint_interval, bytes, sweeps, written.clone());
+            let since = log.as_ref().map_or(0, crate::storage::Log::size);
+            let schedule = Schedule::new(services.checkpoint_interval, bytes, since, sweeps, written.clone());
             Checkpointing { schedule, reports: reports.clone(), newest: all.list().ok().and_then(|all| all.first().copied()) }
         });
         drop(reports);
@@ -214,8 +215,11 @@ impl Detector {
         let give = async |one: Work| work.send(one).await.map_err(|_| shard_ended());
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut growth = None;
         let registry = &self.context.services.registry;
+        let may_grow = || registry.memory().pressure() == Pressure::Normal;
+        // Before anything comes in: the first tick of an interval may be a moment late.
+        let mut growth = may_grow();
+        give(Work::Growth(growth)).await?;
         let (environment, id) = (&self.context.environment, &self.context.id);
         let mut questions = registry.open_desk(environment, Class::Connector, id, rules::SUBJECTS);
         loop {
@@ -224,9 +228,9 @@ impl Detector {
                 biased;
                 _ = ticks.tick() => {
                     give(Work::Tick(self.context.services.clock.now())).await?;
-                    let may_grow = self.context.services.registry.memory().pressure() == Pressure::Normal;
-                    if growth.replace(may_grow) != Some(may_grow) {
-                        give(Work::Growth(may_grow)).await?;
+                    if growth != may_grow() {
+                        growth = !growth;
+                        give(Work::Growth(growth)).await?;
                     }
                     if learning.ends_now() {
                         give(Work::Live).await?;

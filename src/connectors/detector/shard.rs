@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TryRecvError;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::checkpoint::{Piece, Saver};
 use super::core::{Core, Feed, Outcome};
@@ -24,6 +24,8 @@ pub(super) struct Step {
     /// The index of the journal's entry; for what is no entry, of the next one.
     pub(super) at: u64,
     pub(super) command: Command,
+    /// Its part of the room in front of the shards; given back when the last shard has done it.
+    pub(super) room: Option<Arc<OwnedSemaphorePermit>>,
 }
 
 /// What a shard is told. Every command goes to all shards, in one and the same order.
@@ -87,7 +89,7 @@ fn run(shard: usize, mut core: Core, mut steps: mpsc::Receiver<Step>, shared: &S
     // All shards are told the same commands in the same order, so they number them alike.
     let mut number = 0;
     loop {
-        let Step { at, command } = if saver.owes() {
+        let Step { at, command, room: _room } = if saver.owes() {
             match steps.try_recv() {
                 Ok(step) => step,
                 Err(TryRecvError::Empty) => {

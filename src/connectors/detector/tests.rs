@@ -7,6 +7,8 @@ mod measure;
 mod models;
 mod promises;
 mod quieting;
+mod receipts;
+mod simulation;
 
 use std::sync::Arc;
 

@@ -20,7 +20,7 @@ use crate::pipeline::{BuildError, ComponentError, Context, Exporter, Factory, In
 pub const FACTORY: Factory = Factory {
     kind: "console",
     about: "Writes incidents and their anomalies to stdout, readable or as one JSON object per line.",
-    acknowledgement: "An anomaly or event counts as sent when it has been written to stdout; nothing is kept for a stdout that is closed.",
+    acknowledgement: "An anomaly or event leaves the outbox when it has been written to stdout; nothing is kept for a stdout that is closed, and a crash may print the last ones again.",
     schema: Config::json_schema,
     implicit: true,
     gives: |kind| (kind == PayloadKind::Anomalies).then_some(kind),
@@ -46,6 +46,10 @@ impl Exporter for Console {
     async fn run(mut self: Box<Self>, mut input: Input) -> Result<(), ComponentError> {
         let mut closed = false;
         while let Some(delivery) = input.recv().await {
+            if delivery.flight.is_withdrawn() {
+                delivery.flight.refused();
+                continue;
+            }
             let Payload::Anomalies(findings) = delivery.payload else {
                 delivery.flight.dropped_rest("unsupported_payload");
                 continue;

@@ -14,6 +14,8 @@ pub(super) struct Item {
     pub(super) document: String,
     /// Which of the batch's deliveries it came with.
     pub(super) delivery: usize,
+    /// Which of that delivery's findings it is.
+    pub(super) place: usize,
 }
 
 impl Item {
@@ -115,16 +117,6 @@ fn outcome(answered: Answered) -> Outcome {
     }
 }
 
-/// The line that keeps a refused item for a person: `{"index", "id", "item", "error"}`.
-pub(super) fn dead_letter(index: &str, item: &Item, error: &Value) -> String {
-    format!(
-        "{{\"index\":{},\"id\":{},\"item\":{},\"error\":{error}}}\n",
-        Value::from(index),
-        Value::from(item.id.as_str()),
-        item.document
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -159,18 +151,8 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_letter_is_one_line_of_json_with_all_that_is_known() {
-        let item = Item { id: "a\"b".to_owned(), document: r#"{"anomaly":{"id":"a"}}"#.to_owned(), delivery: 0 };
-        let line = dead_letter("logs-anomaly.record-x", &item, &json!({ "type": "x", "reason": "a\nb" }));
-        assert_eq!(line.matches('\n').count(), 1);
-        let back: Value = serde_json::from_str(&line).unwrap();
-        assert_eq!(back["item"], json!({ "anomaly": { "id": "a" } }));
-        assert_eq!((&back["id"], &back["error"]["reason"]), (&json!("a\"b"), &json!("a\nb")));
-    }
-
-    #[test]
     fn the_size_is_what_the_item_takes_in_the_body() {
-        let item = Item { id: "mfrggz".to_owned(), document: "{}".to_owned(), delivery: 0 };
+        let item = Item { id: "mfrggz".to_owned(), document: "{}".to_owned(), delivery: 0, place: 0 };
         assert_eq!(body([&item].into_iter()), b"{\"create\":{\"_id\":\"mfrggz\"}}\n{}\n");
         assert_eq!(body([&item].into_iter()).len(), item.size());
     }

@@ -19,8 +19,7 @@ pub use config::Config;
 
 use crate::elasticsearch::{Client, closed};
 use crate::model::{Payload, PayloadKind};
-use crate::pipeline::{BuildError, ComponentError, Context, Delivery, Exporter, Factory, Input, Instance, Make, Problem};
-use crate::storage::LineFile;
+use crate::pipeline::{BuildError, ComponentError, DeadLetters, Delivery, Exporter, Factory, Input, Instance, Make, Problem};
 use config::DataStream;
 use writer::{Batch, Writer};
 
@@ -28,7 +27,7 @@ use writer::{Batch, Writer};
 pub const FACTORY: Factory = Factory {
     kind: "elasticsearch",
     about: "Writes anomalies and the events of their incidents to an Elasticsearch data stream.",
-    acknowledgement: "An anomaly or event counts as sent when Elasticsearch has answered that it is in the data stream; one that it can never take is on disk in the dead-letter file.",
+    acknowledgement: "An anomaly or event leaves the outbox when Elasticsearch has answered that it is in the data stream, once whatever fails; one that it can never take is on disk in the dead-letter file.",
     schema: |generator| closed(<Config as schemars::JsonSchema>::json_schema(generator)),
     implicit: false,
     gives: |kind| (kind == PayloadKind::Anomalies).then_some(kind),
@@ -50,7 +49,7 @@ fn make(instance: Instance) -> Result<Box<dyn Exporter>, BuildError> {
     let opaque_id = format!("anomalyd/{}/{}", context.environment, context.id);
     let client = Client::new(&config.connection, &opaque_id).map_err(ComponentError::new)?;
     let stream = config.index.as_deref().and_then(DataStream::parse).unwrap_or_else(|| DataStream::of(&context.environment));
-    let mut writer = Writer::new(&config, client, stream, LineFile::new(dead_letter_path(&context), None));
+    let mut writer = Writer::new(&config, client, stream, DeadLetters::of(&context));
     writer.counters = context.counters;
     writer.health = context.health;
     Ok(Box::new(ElasticsearchExporter {
@@ -58,13 +57,6 @@ fn make(instance: Instance) -> Result<Box<dyn Exporter>, BuildError> {
         max_bytes: config.max_batch_size.as_usize(),
         flush_interval: config.flush_interval.get(),
     }))
-}
-
-/// `<data_dir>/dead_letter/<environment>-<exporter>.ndjson`.
-fn dead_letter_path(context: &Context) -> std::path::PathBuf {
-    let name = format!("{}-{}", context.environment, context.id);
-    let name: String = name.chars().map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '_' }).collect();
-    context.services.data_dir.join("dead_letter").join(format!("{name}.ndjson"))
 }
 
 struct ElasticsearchExporter {
@@ -89,7 +81,9 @@ impl ElasticsearchExporter {
     fn add(&self, batch: &mut Batch, delivery: Delivery) {
         let Delivery { payload, flight, .. } = delivery;
         match payload {
-            Payload::Anomalies(findings) => batch.add(&findings, &self.writer.stream, flight),
+            // Its sender has it again.
+            _ if flight.is_withdrawn() => flight.refused(),
+            Payload::Anomalies(findings) => batch.add(findings, &self.writer.stream, flight),
             // The graph is checked, so nothing else comes.
             _ => flight.dropped_rest("not_anomalies"),
         }
@@ -112,7 +106,11 @@ impl Exporter for ElasticsearchExporter {
                 }
             }
             // Nothing is read while this batch waits, so the queue fills and those who send wait too.
-            self.writer.deliver(batch).await;
+            let withdrawn = batch.withdrawn();
+            tokio::select! {
+                () = self.writer.deliver(&mut batch) => {}
+                () = withdrawn => batch.let_go(),
+            }
         }
         Ok(())
     }

@@ -11,8 +11,10 @@ use tokio::task::JoinHandle;
 use super::document::tests::anomaly;
 use super::*;
 use crate::elasticsearch::stub::{Answer, Seen, Stub};
-use crate::model::Environment;
-use crate::pipeline::{ComponentId, Counts, Edge, Health, Origin, Output, Receipt, Registry, Services, Status, SystemClock};
+use crate::model::{Anomaly, Environment};
+use crate::pipeline::{
+    ComponentId, Context, Counts, Edge, Health, Origin, Output, Receipt, Registry, Services, Status, SystemClock,
+};
 use crate::storage::MemoryStorage;
 
 /// A running exporter.
@@ -182,11 +184,9 @@ async fn what_will_never_be_taken_goes_to_the_dead_letter_file_and_the_rest_goes
     assert_eq!((counts.sent, counts.dropped.get("dead_letter")), (2, Some(&1)));
     let letters = exporter.dead_letters();
     assert_eq!(letters.len(), 1);
-    assert_eq!(letters[0]["item"]["anomaly"]["id"], "b");
-    assert_eq!(
-        letters[0]["error"],
-        json!({ "type": "document_parsing_exception", "reason": "because of document_parsing_exception" })
-    );
+    assert_eq!((&letters[0]["exporter"], &letters[0]["environment"]), (&json!("elasticsearch/anomalies"), &json!("production")));
+    assert_eq!(letters[0]["reason"], "document_parsing_exception: because of document_parsing_exception");
+    assert_eq!(serde_json::from_value::<Anomaly>(letters[0]["finding"].clone()).unwrap(), anomaly("b"), "all of it");
 }
 
 #[tokio::test]
@@ -222,7 +222,7 @@ async fn one_document_that_is_too_large_goes_to_the_dead_letter_file() {
     exporter.send(&["a", "b", "c", "d"]).await;
     let counts = exporter.end().await;
     assert_eq!((counts.sent, counts.dropped.get("dead_letter")), (3, Some(&1)));
-    assert_eq!(exporter.dead_letters()[0]["id"], "c");
+    assert_eq!(exporter.dead_letters()[0]["finding"]["id"], "c");
 }
 
 #[tokio::test]
@@ -335,6 +335,20 @@ async fn back_pressure_reaches_the_sender_and_an_abort_counts_what_is_lost() {
     assert_eq!((counts.sent, counts.dropped.get("aborted").copied()), (0, Some(2 + accepted)));
 }
 
+#[tokio::test]
+async fn what_its_sender_withdraws_is_let_go_even_while_the_cluster_is_down() {
+    let stub = Stub::with(|_| Some(Answer::empty(503))).await;
+    let mut exporter = start(&stub.url, &json!({}));
+    let (receipt, waiting) = Receipt::new();
+    let payload = Payload::Anomalies(Arc::new(vec![anomaly("a"), anomaly("b")].into()));
+    let output = Output::new(exporter.edge.iter().cloned().collect());
+    output.send_on(payload, Origin::default(), receipt).await.unwrap();
+    exporter.trouble().await;
+    drop((waiting, output));
+    let counts = exporter.end().await;
+    assert_eq!((counts.sent, counts.dropped_total(), counts.refused), (0, 0, 2), "its sender has it, so it is not lost");
+}
+
 /// Every fault at random places, always the same for the same seed.
 #[tokio::test]
 async fn whatever_goes_wrong_every_anomaly_ends_in_exactly_one_place() {
@@ -378,7 +392,7 @@ async fn whatever_goes_wrong_every_anomaly_ends_in_exactly_one_place() {
             assert!(exporter.counts().balanced());
         }
         let counts = exporter.end().await;
-        let dead: Vec<String> = exporter.dead_letters().iter().map(|l| l["id"].as_str().unwrap().to_owned()).collect();
+        let dead: Vec<String> = exporter.dead_letters().iter().map(|l| l["finding"]["id"].as_str().unwrap().to_owned()).collect();
         assert_eq!((counts.sent, counts.dropped_total(), dead.len()), (36, 4, 4), "seed {seed}");
         let stored = stored.lock().unwrap();
         for id in &ids {

@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
+use futures::future::join_all;
 use serde_json::Value;
 
 use super::bulk::{self, Item, Outcome};
@@ -11,10 +13,9 @@ use super::config::{Config, DataStream};
 use super::document::Document;
 use super::incident::IncidentDocument;
 use super::template;
-use crate::elasticsearch::{Backoff, Client, ClientError, Request, Retry, segment};
-use crate::model::Findings;
-use crate::pipeline::{Counters, Flight, Health, Status};
-use crate::storage::LineFile;
+use crate::elasticsearch::{Backoff, Client, ClientError, Request, Retry, reason_of, segment};
+use crate::model::{Finding, Findings};
+use crate::pipeline::{Counters, DeadLetters, Flight, Health, Status};
 
 /// However long the cluster asks to wait, it is tried again after this time.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(600);
@@ -23,34 +24,38 @@ const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(600);
 #[derive(Default)]
 pub(super) struct Batch {
     items: VecDeque<Item>,
-    flights: Vec<Flight>,
+    deliveries: Vec<Delivered>,
     bytes: usize,
+}
+
+/// What one delivery brought.
+struct Delivered {
+    findings: Arc<Findings>,
+    /// None when its sender has it again.
+    flight: Option<Flight>,
 }
 
 impl Batch {
     /// Adds what one delivery brought.
-    pub(super) fn add(&mut self, findings: &Findings, stream: &DataStream, mut flight: Flight) {
-        for anomaly in &findings.anomalies {
-            self.document(anomaly.id.clone(), &Document::new(anomaly, stream), &mut flight);
-        }
-        for incident in &findings.incidents {
-            self.document(incident.event_id(), &IncidentDocument::new(incident, stream), &mut flight);
-        }
-        self.flights.push(flight);
-    }
-
-    fn document(&mut self, id: String, document: &impl serde::Serialize, flight: &mut Flight) {
-        match serde_json::to_string(document) {
-            Ok(document) => {
-                let item = Item { id, document, delivery: self.flights.len() };
-                self.bytes += item.size();
-                self.items.push_back(item);
-            }
-            Err(error) => {
-                tracing::error!(id, %error, "a finding cannot be written as JSON");
-                flight.dropped(1, "not_json");
+    pub(super) fn add(&mut self, findings: Arc<Findings>, stream: &DataStream, mut flight: Flight) {
+        for (place, finding) in findings.iter().enumerate() {
+            let document = match finding {
+                Finding::Anomaly(anomaly) => serde_json::to_string(&Document::new(anomaly, stream)),
+                Finding::Incident(incident) => serde_json::to_string(&IncidentDocument::new(incident, stream)),
+            };
+            match document {
+                Ok(document) => {
+                    let item = Item { id: finding.id(), document, delivery: self.deliveries.len(), place };
+                    self.bytes += item.size();
+                    self.items.push_back(item);
+                }
+                Err(error) => {
+                    tracing::error!(id = finding.id(), %error, "a finding cannot be written as JSON");
+                    flight.dropped(1, "not_json");
+                }
             }
         }
+        self.deliveries.push(Delivered { findings, flight: Some(flight) });
     }
 
     /// Bytes of its documents in a request.
@@ -58,14 +63,35 @@ impl Batch {
         self.bytes
     }
 
+    /// Waits until all of its senders have withdrawn what they sent.
+    pub(super) fn withdrawn(&self) -> impl Future<Output = ()> + Send + use<> {
+        let all = self.deliveries.iter().filter_map(|delivered| delivered.flight.as_ref()).map(Flight::withdrawn);
+        join_all(all.collect::<Vec<_>>()).map(drop)
+    }
+
+    /// Lets go of what its senders have withdrawn: they have it again.
+    pub(super) fn let_go(&mut self) {
+        for delivered in &mut self.deliveries {
+            if let Some(flight) = delivered.flight.take_if(|flight| flight.left() > 0 && flight.is_withdrawn()) {
+                flight.refused_because("it was withdrawn");
+            }
+        }
+        let deliveries = &self.deliveries;
+        self.items.retain(|item| deliveries.get(item.delivery).is_some_and(|delivered| delivered.flight.is_some()));
+    }
+
+    fn flight(&mut self, item: &Item) -> Option<&mut Flight> {
+        self.deliveries.get_mut(item.delivery)?.flight.as_mut()
+    }
+
     fn sent(&mut self, item: &Item) {
-        if let Some(flight) = self.flights.get_mut(item.delivery) {
+        if let Some(flight) = self.flight(item) {
             flight.sent_part(1);
         }
     }
 
     fn dropped(&mut self, item: &Item, reason: &'static str) {
-        if let Some(flight) = self.flights.get_mut(item.delivery) {
+        if let Some(flight) = self.flight(item) {
             flight.dropped(1, reason);
         }
     }
@@ -95,7 +121,7 @@ enum Obstacle {
 pub(super) struct Writer {
     pub(super) client: Client,
     pub(super) stream: DataStream,
-    pub(super) dead_letters: LineFile,
+    pub(super) dead_letters: DeadLetters,
     pub(super) counters: Arc<Counters>,
     pub(super) health: Health,
     /// Whether the templates still have to be installed.
@@ -113,7 +139,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(config: &Config, client: Client, stream: DataStream, dead_letters: LineFile) -> Self {
+    pub(super) fn new(config: &Config, client: Client, stream: DataStream, dead_letters: DeadLetters) -> Self {
         let retry = &config.connection.retry;
         Self {
             client,
@@ -149,13 +175,18 @@ impl Writer {
         }
     }
 
-    /// Delivers all of `batch`. Returns only when every item is in Elasticsearch or in the dead-letter file.
-    pub(super) async fn deliver(&mut self, mut batch: Batch) {
+    /// Delivers all of `batch`. Returns only when every item is in Elasticsearch or in the dead-letter file, or its sender
+    /// has withdrawn it.
+    pub(super) async fn deliver(&mut self, batch: &mut Batch) {
         let mut limit = self.limit;
-        while !batch.items.is_empty() {
+        loop {
+            batch.let_go();
+            if batch.items.is_empty() {
+                return;
+            }
             let wait = match self.prepare().await {
                 Some(wait) => Some(wait),
-                None => self.deliver_head(&mut batch, &mut limit).await.map(|obstacle| self.hindered(obstacle)),
+                None => self.deliver_head(batch, &mut limit).await.map(|obstacle| self.hindered(obstacle)),
             };
             match wait {
                 Some(wait) => tokio::time::sleep(wait).await,
@@ -191,7 +222,7 @@ impl Writer {
         if refused {
             *limit = self.limit;
             return match batch.items.pop_front() {
-                Some(item) => self.bury(batch, item, Value::from(error.to_string())).await,
+                Some(item) => self.bury(batch, item, &error.to_string()).await,
                 None => None,
             };
         }
@@ -240,7 +271,7 @@ impl Writer {
                     continue;
                 }
                 Outcome::Refused(error) => {
-                    if let Err(obstacle) = self.write_dead_letter(&item, &error).await {
+                    if let Err(obstacle) = self.write_dead_letter(batch, &item, &refusal(&error)).await {
                         obstacle
                     } else {
                         batch.dropped(&item, "dead_letter");
@@ -272,8 +303,8 @@ impl Writer {
     }
 
     /// Puts an item aside that will never be taken; if that fails it goes back to the front of the batch.
-    async fn bury(&mut self, batch: &mut Batch, item: Item, error: Value) -> Option<Obstacle> {
-        match self.write_dead_letter(&item, &error).await {
+    async fn bury(&mut self, batch: &mut Batch, item: Item, reason: &str) -> Option<Obstacle> {
+        match self.write_dead_letter(batch, &item, reason).await {
             Ok(()) => {
                 batch.dropped(&item, "dead_letter");
                 None
@@ -285,14 +316,17 @@ impl Writer {
         }
     }
 
-    async fn write_dead_letter(&self, item: &Item, error: &Value) -> Result<(), Obstacle> {
-        let line = bulk::dead_letter(&self.stream.name, item, error);
-        let file = self.dead_letters.clone();
-        let written = tokio::task::spawn_blocking(move || file.append(line.as_bytes())).await;
+    async fn write_dead_letter(&self, batch: &Batch, item: &Item, reason: &str) -> Result<(), Obstacle> {
+        let Some(findings) = batch.deliveries.get(item.delivery).map(|delivered| Arc::clone(&delivered.findings)) else {
+            return Ok(());
+        };
+        let (letters, place, why) = (self.dead_letters.clone(), item.place, reason.to_owned());
+        let written =
+            tokio::task::spawn_blocking(move || letters.keep(findings.get(place).map(|finding| (&*why, finding)))).await;
         match written.map_err(|e| e.to_string()).and_then(|w| w.map_err(|e| e.to_string())) {
             Ok(()) => {
                 let file = self.dead_letters.path().display();
-                tracing::error!(data_stream = self.stream.name, id = item.id, %error, %file, "Elasticsearch refused a document; it is in the dead-letter file");
+                tracing::error!(data_stream = self.stream.name, id = item.id, reason, %file, "Elasticsearch refused a document; its finding is in the dead-letter file");
                 Ok(())
             }
             Err(why) => {
@@ -330,6 +364,15 @@ impl Writer {
             tracing::info!(data_stream = self.stream.name, "anomalies are delivered again");
             self.health.set(Status::Ok);
         }
+    }
+}
+
+/// Why a document was refused: `document_parsing_exception: failed to parse field ...`.
+fn refusal(error: &Value) -> String {
+    match (error.get("type").and_then(Value::as_str), error) {
+        (Some(kind), _) => format!("{kind}: {}", reason_of(error)),
+        (None, Value::String(text)) => text.clone(),
+        (None, other) => other.to_string(),
     }
 }
 

@@ -1,13 +1,16 @@
 //! Writes anomalies and incidents to a file, one JSON object per line.
 
 mod config;
+mod tail;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::future::join_all;
 
 pub use config::{Config, Rotation};
 
@@ -26,7 +29,7 @@ const MAX_BATCH: usize = 1 << 20;
 pub const FACTORY: Factory = Factory {
     kind: "file",
     about: "Writes anomalies and the events of their incidents to a file, one JSON object per line.",
-    acknowledgement: "An anomaly or event counts as sent when it is on disk.",
+    acknowledgement: "An anomaly or event leaves the outbox when it is on disk; after a crash it is known by the end of the file, and not written again.",
     schema: <Config as schemars::JsonSchema>::json_schema,
     implicit: false,
     gives: |kind| (kind == PayloadKind::Anomalies).then_some(kind),
@@ -52,17 +55,22 @@ fn make(instance: Instance) -> Result<Box<dyn Exporter>, BuildError> {
     let Instance { config, context } = instance;
     let config: Config = serde_json::from_value(config).map_err(ComponentError::new)?;
     let rotation = config.rotation.map(|r| crate::storage::Rotation { max_size: r.max_size.bytes(), backups: r.backups });
-    Ok(Box::new(FileExporter { file: LineFile::new(config.path, rotation), context }))
+    Ok(Box::new(FileExporter { file: LineFile::new(config.path, rotation), context, known: HashSet::new() }))
 }
 
 struct FileExporter {
     file: LineFile,
     context: Context,
+    /// Ids of what the file held at its end when this began.
+    known: HashSet<String>,
 }
 
 impl FileExporter {
     /// Writes `lines`, however long it takes.
     async fn write(&self, lines: Bytes) {
+        if lines.is_empty() {
+            return;
+        }
         let mut wait = FIRST_WAIT;
         let mut trouble: Option<String> = None;
         while let Err(error) = self.try_write(lines.clone()).await {
@@ -88,50 +96,68 @@ impl FileExporter {
     }
 }
 
-/// Adds one line per anomaly and per event of an incident.
-fn add(lines: &mut Vec<u8>, findings: &Findings, flight: &mut Flight) {
-    for anomaly in &findings.anomalies {
-        line(lines, &anomaly.id, anomaly, flight);
+impl FileExporter {
+    /// Adds one line per anomaly and per event of an incident, but for those that are in the file already.
+    fn add(&self, lines: &mut Vec<u8>, findings: &Findings, flight: &mut Flight) {
+        for finding in findings.iter() {
+            if self.known.contains(&finding.id()) {
+                self.context.counters.event("already_written", 1);
+                continue;
+            }
+            match serde_json::to_vec(&finding) {
+                Ok(line) => {
+                    lines.extend_from_slice(&line);
+                    lines.push(b'\n');
+                }
+                Err(error) => {
+                    tracing::error!(id = finding.id(), %error, "a finding cannot be written as JSON");
+                    flight.dropped(1, "not_json");
+                }
+            }
+        }
     }
-    for incident in &findings.incidents {
-        line(lines, &incident.id, incident, flight);
-    }
-}
 
-/// Adds one line; what cannot be written as JSON is dropped.
-fn line(lines: &mut Vec<u8>, id: &str, what: &impl serde::Serialize, flight: &mut Flight) {
-    match serde_json::to_vec(what) {
-        Ok(line) => {
-            lines.extend_from_slice(&line);
-            lines.push(b'\n');
-        }
-        Err(error) => {
-            tracing::error!(id, %error, "a finding cannot be written as JSON");
-            flight.dropped(1, "not_json");
-        }
+    /// What the file holds at its end: before a crash it may have been written, and the outbox not told.
+    async fn read_tail(&mut self) {
+        let (path, backup) = (self.file.path().to_owned(), self.file.backup(1));
+        let read = tokio::task::spawn_blocking(move || tail::ids(&path, &backup)).await;
+        self.known = read.map_err(ComponentError::new).and_then(|ids| ids.map_err(ComponentError::new)).unwrap_or_else(|error| {
+            let (environment, exporter) = (&self.context.environment, &self.context.id);
+            tracing::warn!(%environment, %exporter, %error, "the end of the file cannot be read; what was written right before a crash may be written again");
+            HashSet::new()
+        });
     }
 }
 
 #[async_trait]
 impl Exporter for FileExporter {
-    async fn run(self: Box<Self>, mut input: Input) -> Result<(), ComponentError> {
+    async fn run(mut self: Box<Self>, mut input: Input) -> Result<(), ComponentError> {
+        let mut begun = false;
         while let Some(first) = input.recv().await {
+            if !std::mem::replace(&mut begun, true) {
+                self.read_tail().await;
+            }
             let (mut lines, mut flights) = (Vec::new(), Vec::new());
             let mut next = Some(first);
             while let Some(mut delivery) = next {
-                if let Payload::Anomalies(findings) = &delivery.payload {
-                    add(&mut lines, findings, &mut delivery.flight);
-                    flights.push(delivery.flight);
-                } else {
+                match &delivery.payload {
+                    // Its sender has it again.
+                    _ if delivery.flight.is_withdrawn() => delivery.flight.refused(),
+                    Payload::Anomalies(findings) => {
+                        self.add(&mut lines, findings, &mut delivery.flight);
+                        flights.push(delivery.flight);
+                    }
                     // The graph is checked, so nothing else comes.
-                    delivery.flight.dropped_rest("not_anomalies");
+                    _ => delivery.flight.dropped_rest("not_anomalies"),
                 }
                 next = if lines.len() < MAX_BATCH { input.try_recv() } else { None };
             }
-            if !lines.is_empty() {
-                self.write(lines.into()).await;
-            }
-            flights.into_iter().for_each(Flight::sent);
+            let withdrawn = join_all(flights.iter().map(Flight::withdrawn).collect::<Vec<_>>());
+            let written = tokio::select! {
+                () = self.write(lines.into()) => true,
+                _ = withdrawn => false,
+            };
+            flights.into_iter().for_each(if written { Flight::sent } else { Flight::refused });
         }
         Ok(())
     }

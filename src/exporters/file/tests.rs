@@ -123,6 +123,31 @@ async fn every_event_of_an_incident_is_a_line_of_its_own() {
 }
 
 #[tokio::test]
+async fn what_was_written_right_before_a_crash_is_not_written_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("anomalies.ndjson");
+    let config = json!({ "path": path, "rotation": { "max_size": "1KiB", "backups": 9 } });
+    let (_, edge, task) = start(config.clone());
+    send(&edge, 0..4).await;
+    drop(edge);
+    task.await.unwrap().unwrap();
+    // The crash tore the last line.
+    let whole = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, format!("{whole}{}", &whole[..40])).unwrap();
+    let (context, edge, task) = start(config.clone());
+    send(&edge, 2..4).await;
+    send(&edge, 3..6).await;
+    drop(edge);
+    task.await.unwrap().unwrap();
+    let text = std::fs::read_to_string(&path).unwrap();
+    let whole: Vec<&str> = text.lines().filter(|line| line.ends_with('}')).collect();
+    assert_eq!(whole.iter().filter(|line| line.contains("\"id2\"") || line.contains("\"id3\"")).count(), 0, "in the file before");
+    assert_eq!(whole.len(), 2);
+    let counts = context.counters.of(PayloadKind::Anomalies);
+    assert_eq!((counts.sent, context.counters.events().get("already_written")), (5, Some(&3)));
+}
+
+#[tokio::test]
 async fn nothing_is_lost_while_the_file_cannot_be_written() {
     let folder = tempfile::tempdir().unwrap();
     let blocked = folder.path().join("blocked");

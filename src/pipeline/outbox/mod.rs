@@ -233,7 +233,7 @@ impl Shared {
     /// Puts a record into the log, however long it takes.
     fn put_at_last(&self, header: &Header, record: &[u8]) -> Result<(), StorageError> {
         let mut backoff = Backoff::new(WAITS.0, WAITS.1);
-        let mut trouble = None;
+        let (mut trouble, mut told) = (None, String::new());
         loop {
             let (error, wait) = match self.put(header, record, room::Full::Bury) {
                 Ok(()) => break,
@@ -246,8 +246,8 @@ impl Shared {
             {
                 let message = format!("findings cannot be put into the outbox: {error}; it is tried again");
                 tracing::error!(environment = %self.context.environment, component = %self.context.id, "{message}");
-                self.context.health.set(Status::RecoverableError(message));
-                trouble = Some(error);
+                self.context.health.set(Status::RecoverableError(message.clone()));
+                (trouble, told) = (Some(error), message);
             }
             let state = lock(&self.state);
             if state.abandoned {
@@ -255,7 +255,8 @@ impl Shared {
             }
             drop(self.room.wait_timeout(state, wait));
         }
-        if trouble.is_some() {
+        // Somebody else may have something to say.
+        if self.context.health.get().message() == Some(&told) {
             self.context.health.set(Status::Ok);
         }
         Ok(())

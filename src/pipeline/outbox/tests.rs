@@ -123,15 +123,17 @@ fn dead_letters(folder: &std::path::Path) -> Vec<serde_json::Value> {
 }
 
 fn dead_ids(letters: &[serde_json::Value]) -> Vec<String> {
-    let id = |letter: &serde_json::Value| {
-        format!("{}-{}", letter["finding"]["id"].as_str().unwrap(), letter["finding"]["sequence"])
-    };
+    let id =
+        |letter: &serde_json::Value| format!("{}-{}", letter["finding"]["id"].as_str().unwrap(), letter["finding"]["sequence"]);
     letters.iter().map(id).collect()
 }
 
 #[test]
 fn a_record_reads_back_the_same_and_large_findings_come_in_parts() {
-    let all = Findings { anomalies: Vec::new(), incidents: (0..600).map(|n| Incident { lead: Lead::default(), ..event(7, n) }).collect() };
+    let all = Findings {
+        anomalies: Vec::new(),
+        incidents: (0..600).map(|n| Incident { lead: Lead::default(), ..event(7, n) }).collect(),
+    };
     let parts = record::parts(7, UnixNanos(5), &all).unwrap();
     assert_eq!(parts.len(), 3);
     let back: Vec<record::Record> = parts.iter().map(|(_, bytes)| record::decode(3, bytes).unwrap()).collect();
@@ -161,7 +163,8 @@ async fn every_target_gets_every_finding_in_order_and_the_room_is_given_back() {
     assert_eq!(got_b, wanted);
     outbox.close();
     running.await.unwrap().unwrap();
-    let size: u64 = files.all().into_iter().filter(|(path, _)| path.extension().is_some_and(|e| e == "log")).map(|(_, s)| s).sum();
+    let size: u64 =
+        files.all().into_iter().filter(|(path, _)| path.extension().is_some_and(|e| e == "log")).map(|(_, s)| s).sum();
     assert!(size < 50_000, "what was delivered is trimmed: {size} bytes are left");
     assert_eq!(levels(&outbox)["a"].delivered, 1000);
     assert!(a.counters.of(crate::model::PayloadKind::Anomalies).balanced());
@@ -345,7 +348,10 @@ async fn what_waits_for_an_exporter_that_was_removed_goes_to_its_dead_letters() 
     assert_eq!(take(&mut a.input, 2).await, ["e0-1", "e0-2"]);
     let letters = dead_letters(folder.path());
     assert_eq!(dead_ids(&letters), ["e0-1", "e0-2"]);
-    assert_eq!((&letters[0]["exporter"], &letters[0]["reason"]), (&"b".into(), &"exporter gone: the configuration has it no longer".into()));
+    assert_eq!(
+        (&letters[0]["exporter"], &letters[0]["reason"]),
+        (&"b".into(), &"exporter gone: the configuration has it no longer".into())
+    );
     append(&outbox, 1, 1).await;
     assert_eq!(take(&mut new.input, 1).await, ["e1-1"], "a new exporter begins with what is found from now on");
     outbox.close();
@@ -394,11 +400,89 @@ async fn a_disk_that_takes_nothing_makes_the_detector_wait_and_says_so() {
         waiting.append(1, &findings(1, 1)).unwrap();
         *flag.lock().unwrap() = true;
     });
-    until("the health says it", || context.health.get().message().is_some_and(|m| m.contains("cannot be put into the outbox"))).await;
+    until("the health says it", || {
+        context.health.get().message().is_some_and(|m| m.contains("the outbox") && m.contains("no space"))
+    })
+    .await;
     assert!(!*done.lock().unwrap());
     files.heal();
     assert_eq!(take(&mut target.input, 1).await, ["e1-1"]);
     appending.await.unwrap();
+    outbox.close();
+    running.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_long_outage_drains_in_order_when_it_is_over() {
+    let (files, folder) = (SimFiles::new(1), tempfile::tempdir().unwrap());
+    let context = context(Some(files.clone()), folder.path(), 64 << 20);
+    let outbox = Outbox::open(&context).unwrap();
+    let mut target = played("target", 8);
+    let running = run(&outbox, Output::new(vec![target.edge.clone()]));
+    let filling = outbox.clone();
+    tokio::task::spawn_blocking(move || {
+        for entry in 0..5000 {
+            filling.append(entry, &findings(entry, 2)).unwrap();
+        }
+    })
+    .await
+    .unwrap();
+    let shown = levels(&outbox)["target"].clone();
+    assert_eq!(shown.waiting, 10_000);
+    let each = shown.bytes / shown.waiting;
+    assert!((300..1500).contains(&each), "{each} bytes each");
+    assert_eq!(take(&mut target.input, 10_000).await, (0..5000).flat_map(|e| ids(&findings(e, 2))).collect::<Vec<_>>());
+    outbox.close();
+    running.await.unwrap().unwrap();
+    let left: u64 = files.all().into_iter().map(|(_, size)| size).sum();
+    assert!(left < 1 << 20, "{left} bytes are left");
+}
+
+#[tokio::test]
+async fn what_an_exporter_that_ended_had_not_taken_comes_after_the_next_start() {
+    let (files, folder) = (SimFiles::new(1), tempfile::tempdir().unwrap());
+    let context = context(Some(files), folder.path(), 1 << 20);
+    let outbox = Outbox::open(&context).unwrap();
+    let mut target = played("target", 2);
+    let running = run(&outbox, Output::new(vec![target.edge.clone()]));
+    for entry in 0..10 {
+        append(&outbox, entry, 1).await;
+    }
+    assert_eq!(take(&mut target.input, 3).await.len(), 3);
+    until("three are off", || levels(&outbox)["target"].waiting == 7).await;
+    drop(target.input);
+    outbox.close();
+    running.await.unwrap().unwrap();
+    drop(outbox);
+    // In the same process, as after a reload.
+    let outbox = Outbox::open(&context).unwrap();
+    let mut target = played("target", 2);
+    let running = run(&outbox, Output::new(vec![target.edge.clone()]));
+    assert_eq!(take(&mut target.input, 7).await, (3..10).flat_map(|e| ids(&findings(e, 1))).collect::<Vec<_>>());
+    outbox.close();
+    running.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn when_it_cannot_be_read_how_far_a_target_was_it_gets_all_that_is_there() {
+    let (files, folder) = (SimFiles::new(1), tempfile::tempdir().unwrap());
+    let context = context(Some(files.clone()), folder.path(), 1 << 20);
+    let outbox = Outbox::open(&context).unwrap();
+    let mut target = played("target", 2);
+    let running = run(&outbox, Output::new(vec![target.edge.clone()]));
+    append(&outbox, 5, 2).await;
+    assert_eq!(take(&mut target.input, 2).await.len(), 2);
+    outbox.close();
+    running.await.unwrap().unwrap();
+    drop(outbox);
+    files.put(&context.folder().join("outbox/cursors.json"), b"{\"targets\":{\"tar".to_vec());
+    let outbox = Outbox::open(&context).unwrap();
+    assert_eq!((outbox.last_entry(), outbox.highest_entry()), (Some(5), Some(5)));
+    let mut target = played("target", 2);
+    let running = run(&outbox, Output::new(vec![target.edge.clone()]));
+    assert_eq!(take(&mut target.input, 2).await, ["e5-1", "e5-2"]);
+    append(&outbox, 6, 1).await;
+    assert_eq!(take(&mut target.input, 1).await, ["e6-1"]);
     outbox.close();
     running.await.unwrap().unwrap();
 }

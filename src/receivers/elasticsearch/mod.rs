@@ -58,7 +58,7 @@ pub const FACTORY: Factory = Factory {
     implicit: false,
     gives: |kind| matches!(kind, PayloadKind::Telemetry(_)).then_some(kind),
     check: config::problems,
-    make: Make::Receivers(make),
+    make: Make::Receiver(make),
 };
 
 /// Reads the answer to a search into the records of each signal; also says how many documents were not taken.
@@ -79,13 +79,9 @@ pub fn decode(answer: &str) -> Result<(Vec<Batch>, u64), String> {
     Ok((Signal::ALL.map(|signal| columns.take(signal)).into(), rejected))
 }
 
-fn make(instances: Vec<ReceiverInstance>) -> Result<Vec<Box<dyn Receiver>>, BuildError> {
-    let receivers = instances.into_iter().map(|ReceiverInstance { instance, outputs, .. }| {
-        let config: Config = serde_json::from_value(instance.config).map_err(BuildError::new)?;
-        let receiver = Elasticsearch { config, context: instance.context, outputs, poller: None, delay: 0, failures: 0 };
-        Ok(Box::new(receiver) as Box<dyn Receiver>)
-    });
-    receivers.collect()
+fn make(ReceiverInstance { instance, outputs, .. }: ReceiverInstance) -> Result<Box<dyn Receiver>, BuildError> {
+    let config: Config = serde_json::from_value(instance.config).map_err(BuildError::new)?;
+    Ok(Box::new(Elasticsearch { config, context: instance.context, outputs, poller: None, delay: 0, failures: 0 }))
 }
 
 struct Elasticsearch {

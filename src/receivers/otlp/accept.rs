@@ -1,7 +1,7 @@
 //! What gRPC and HTTP have in common: a body becomes telemetry, goes to its environments, and is accounted for.
 
 use std::fmt::Write as _;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use http::HeaderMap;
@@ -11,6 +11,8 @@ use super::answer::{Accepted, Format, Refusal};
 use super::body::{Admission, Raw};
 use super::build::{DecodeError, Decoded, Limits, NO_RECORDED_VALUE};
 use super::divide::{Divide, Division, Share, divide};
+use super::http::Paths;
+use super::patience::Patience;
 use super::route::{Claim, Tenant, Tenants};
 use super::{json, protobuf};
 use crate::config::ByteSize;
@@ -20,7 +22,7 @@ use crate::pipeline::{BatchId, Clock, Flight, Memory, Origin, Receipt, Refused};
 /// How many times its body's limit a request may need when decoded.
 const DECODED_RATIO: usize = 8;
 
-/// What all requests of one listener share.
+/// What all requests of one listener share, from one change of its environments to the next.
 pub(super) struct Shared {
     pub(super) tenants: Tenants,
     pub(super) clock: Arc<dyn Clock>,
@@ -30,6 +32,26 @@ pub(super) struct Shared {
     pub(super) max_future: Duration,
     pub(super) max_attribute_value_size: ByteSize,
     pub(super) wait: Duration,
+    pub(super) patience: Patience,
+    /// Of the signals; none for gRPC.
+    pub(super) paths: Option<Paths>,
+}
+
+/// What is shared as of now. A request looks once, and ends with what it has seen.
+pub(super) struct Current(RwLock<Arc<Shared>>);
+
+impl Current {
+    pub(super) fn new(shared: Shared) -> Self {
+        Self(RwLock::new(Arc::new(shared)))
+    }
+
+    pub(super) fn get(&self) -> Arc<Shared> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn set(&self, shared: Shared) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(shared);
+    }
 }
 
 /// Reads a request into columns.
@@ -101,13 +123,17 @@ impl Shared {
         };
         // The reservation is held until the records are where they are safe: it bounds all that waits behind it.
         let (Request { division, id }, _reservation) = division?;
+        self.patience.over(None);
         let handed = self.hand_over(signal, division, id, deadline).await?;
         Ok(self.account(signal, &claim, &handed))
     }
 
-    /// Counts a request that was refused.
-    pub(super) fn refused(&self, headers: &HeaderMap, refusal: &Refusal) {
-        let event = if refusal.retry { "requests_refused" } else { "requests_invalid" };
+    /// Counts a request that was refused, and says when it may come again.
+    pub(super) fn refused(&self, headers: &HeaderMap, refusal: &mut Refusal) {
+        let event = if refusal.retry.is_some() { "requests_refused" } else { "requests_invalid" };
+        if let Some(delay) = &mut refusal.retry {
+            *delay = self.patience.wait(refusal.environment.as_ref());
+        }
         if let Some(tenant) = self.tenants.home(&self.tenants.claim(headers)) {
             tenant.counters.event(event, 1);
             tracing::debug!(environment = %tenant.environment, receiver = %tenant.source, reason = %refusal.message, "otlp request refused");
@@ -154,11 +180,11 @@ impl Shared {
     async fn hand_over(&self, signal: Signal, division: Division, id: BatchId, deadline: Instant) -> Result<Handed, Refusal> {
         let kind = PayloadKind::Telemetry(signal);
         let mut handed = Handed { strangers: division.strangers, done: Vec::new() };
-        let (mut ready, mut flights) = (Vec::new(), Vec::new());
+        let (mut ready, mut outputs, mut flights) = (Vec::new(), Vec::new(), Vec::new());
         for Share { tenant: index, batch, records, rejected } in division.shares {
             let Some(tenant) = self.tenants.get(index) else { continue };
-            let output = tenant.outputs.of(signal);
-            let unread = records > 0 && output.is_empty();
+            let door = tenant.door.open();
+            let unread = records > 0 && door.as_ref().is_some_and(|outputs| outputs.of(signal).is_empty());
             handed.done.push(Done {
                 tenant: index,
                 sent: if unread { 0 } else { records as u64 },
@@ -167,12 +193,13 @@ impl Shared {
             });
             if records > 0 && !unread {
                 flights.push(Undecided(Some(tenant.counters.begin(kind, records))));
-                ready.push((tenant, batch, output));
+                outputs.push(door.ok_or_else(|| Self::paused(tenant))?);
+                ready.push((tenant, batch));
             }
         }
         let mut rooms = Vec::with_capacity(ready.len());
-        for (tenant, batch, output) in ready {
-            let room = output.room_within(deadline.saturating_duration_since(Instant::now())).await;
+        for ((tenant, batch), outputs) in ready.into_iter().zip(&outputs) {
+            let room = outputs.of(signal).room_within(deadline.saturating_duration_since(Instant::now())).await;
             rooms.push((tenant, batch, room.map_err(|refused| self.no_room(tenant, refused))?));
         }
         let mut waiting = Vec::with_capacity(rooms.len());
@@ -182,17 +209,24 @@ impl Shared {
             room.send(Payload::Telemetry(Arc::new(telemetry)), Origin { id: Some(id), mark: None }, receipt);
             waiting.push((tenant, heard));
         }
+        // A pipeline that is to end does not wait for those who wait for it.
+        drop(outputs);
         for (tenant, heard) in waiting {
             match tokio::time::timeout_at(deadline, heard.heard()).await {
-                Ok(Ok(())) => {}
+                Ok(Ok(())) => self.patience.over(Some(&tenant.environment)),
                 Ok(Err(lost)) => {
-                    return Err(Refusal::overloaded(format!("environment `{}` did not take it in: {lost}", tenant.environment)));
+                    let message = format!("environment `{}` did not take it in: {lost}", tenant.environment);
+                    return Err(Refusal::overloaded(message).of(&tenant.environment));
                 }
                 Err(_) => return Err(self.no_room(tenant, Refused::Full)),
             }
         }
         flights.into_iter().for_each(|flight| flight.decide(Flight::sent));
         Ok(handed)
+    }
+
+    fn paused(tenant: &Tenant) -> Refusal {
+        Refusal::overloaded(format!("environment `{}` is starting anew with a changed configuration", tenant.environment))
     }
 
     fn no_room(&self, tenant: &Tenant, refused: Refused) -> Refusal {
@@ -202,6 +236,7 @@ impl Shared {
             }
             Refused::Closed => format!("environment `{}` is shutting down", tenant.environment),
         })
+        .of(&tenant.environment)
     }
 
     /// Counts what was given up, and says so to the client. Only after the hand-over: a refused request comes again,

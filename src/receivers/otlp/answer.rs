@@ -13,13 +13,10 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use super::build::DecodeError;
-use crate::model::Signal;
+use crate::model::{Environment, Signal};
 
 /// What a client may use, in the words of `Content-Encoding` and `grpc-accept-encoding`.
 pub(super) const ENCODINGS: &str = "identity, gzip, zstd, deflate";
-
-/// When a client that was refused may try again.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The encoding of a request, and of its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,12 +44,15 @@ pub(super) struct Refusal {
     pub(super) code: Code,
     pub(super) status: StatusCode,
     pub(super) message: String,
-    pub(super) retry: bool,
+    /// When the client may send it again, if it may.
+    pub(super) retry: Option<Duration>,
+    /// Whose trouble it is; nobody's where the whole listener has no room.
+    pub(super) environment: Option<Environment>,
 }
 
 impl Refusal {
     fn new(code: Code, status: StatusCode, message: impl Into<String>) -> Self {
-        Self { code, status, message: message.into(), retry: false }
+        Self { code, status, message: message.into(), retry: None, environment: None }
     }
 
     /// The request is not what it should be.
@@ -65,9 +65,14 @@ impl Refusal {
         Self::new(Code::ResourceExhausted, StatusCode::PAYLOAD_TOO_LARGE, message)
     }
 
-    /// There is no room now; later there may be.
+    /// There is no room now; later there may be. When, is said by [`Patience`](super::patience::Patience).
     pub(super) fn overloaded(message: impl Into<String>) -> Self {
-        Self { retry: true, ..Self::new(Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE, message) }
+        Self { retry: Some(super::patience::SHORTEST), ..Self::new(Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE, message) }
+    }
+
+    /// It is the trouble of this environment alone.
+    pub(super) fn of(self, environment: &Environment) -> Self {
+        Self { environment: Some(environment.clone()), ..self }
     }
 
     /// Nobody here takes this.
@@ -105,17 +110,17 @@ impl Refusal {
 
     /// The same as a gRPC status.
     pub(super) fn to_grpc(&self) -> Status {
-        if self.retry { self.detailed() } else { Status::new(self.code, self.message.as_str()) }
+        if self.retry.is_some() { self.detailed() } else { Status::new(self.code, self.message.as_str()) }
     }
 
     fn detailed(&self) -> Status {
-        let details = if self.retry { ErrorDetails::with_retry_info(Some(RETRY_AFTER)) } else { ErrorDetails::new() };
+        let details = self.retry.map_or_else(ErrorDetails::new, |delay| ErrorDetails::with_retry_info(Some(delay)));
         Status::with_error_details(self.code, self.message.as_str(), details)
     }
 
-    /// Seconds for the `Retry-After` header.
+    /// Seconds for the `Retry-After` header, which has whole ones only.
     pub(super) fn retry_after(&self) -> Option<u64> {
-        self.retry.then_some(RETRY_AFTER.as_secs())
+        self.retry.map(|delay| delay.saturating_add(Duration::from_millis(500)).as_secs().max(1))
     }
 
     /// The same as a `google.rpc.Status` body.
@@ -124,9 +129,11 @@ impl Refusal {
             // The details of a rich gRPC status are that very message.
             Format::Protobuf => Bytes::copy_from_slice(self.detailed().details()),
             Format::Json => {
-                let delay = format!("{}s", RETRY_AFTER.as_secs());
-                let retry = serde_json::json!({ "@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": delay });
-                let details: Vec<_> = self.retry.then_some(retry).into_iter().collect();
+                let retry = |delay: Duration| {
+                    let delay = format!("{}s", delay.as_secs_f64());
+                    serde_json::json!({ "@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": delay })
+                };
+                let details: Vec<_> = self.retry.map(retry).into_iter().collect();
                 let status = serde_json::json!({ "code": self.code as i32, "message": self.message, "details": details });
                 status.to_string().into()
             }

@@ -46,8 +46,8 @@ impl Compression {
     }
 }
 
-/// How many bytes all requests of a listener may hold together.
-#[derive(Debug)]
+/// How many bytes all requests of a listener may hold together. Clones are one and the same.
+#[derive(Clone, Debug)]
 pub(super) struct Admission {
     kibibytes: Arc<Semaphore>,
     total: ByteSize,
@@ -57,6 +57,11 @@ impl Admission {
     pub(super) fn new(total: ByteSize) -> Self {
         let kibibytes = usize::try_from(total.bytes() >> 10).unwrap_or(usize::MAX).clamp(1, Semaphore::MAX_PERMITS);
         Self { kibibytes: Arc::new(Semaphore::new(kibibytes)), total }
+    }
+
+    /// How many.
+    pub(super) const fn total(&self) -> ByteSize {
+        self.total
     }
 
     pub(super) fn enter(&self) -> Reservation {
@@ -249,7 +254,7 @@ mod tests {
         let (mut one, mut two) = (admission.enter(), admission.enter());
         one.cover(6 << 10).unwrap();
         one.cover(3 << 10).unwrap();
-        assert!(two.cover(6 << 10).unwrap_err().retry);
+        assert!(two.cover(6 << 10).unwrap_err().retry.is_some());
         drop(one);
         two.cover(6 << 10).unwrap();
     }

@@ -6,19 +6,20 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Response;
 use bytes::{BufMut as _, Bytes, BytesMut};
+use futures::Stream;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, Request, StatusCode};
 use hyper::body::Frame;
-use tokio::net::TcpListener;
-use tonic::transport::server::TcpIncoming;
+use tokio::net::TcpStream;
 
-use super::accept::Shared;
+use super::accept::{Current, Shared};
 use super::answer::{Accepted, ENCODINGS, Format, Refusal};
 use super::body::{Compression, Raw, Reservation, check_declared, gather};
 use crate::config::ByteSize;
@@ -30,20 +31,19 @@ const HEADER: usize = 5;
 
 /// Serves until `stop` ends, then lets the calls in progress end.
 pub(super) async fn serve(
-    shared: Arc<Shared>,
-    listener: TcpListener,
+    current: Arc<Current>,
+    incoming: impl Stream<Item = io::Result<TcpStream>> + Send + 'static,
     stop: impl Future<Output = ()>,
 ) -> Result<(), ComponentError> {
     let router = axum::Router::new().fallback(move |request| {
-        let shared = Arc::clone(&shared);
+        let shared = current.get();
         async move { answer(&shared, request).await }
     });
     tonic::transport::Server::builder()
         // Finds peers that are gone without a word.
         .http2_keepalive_interval(Some(Duration::from_secs(60)))
         .add_routes(router.into())
-        // Without it every call on its own waits for a delayed acknowledgement (40 ms).
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), stop)
+        .serve_with_incoming_shutdown(incoming, stop)
         .await
         .map_err(|e| ComponentError::new(format_args!("the gRPC server ended: {e}")))
 }
@@ -61,8 +61,8 @@ async fn answer(shared: &Arc<Shared>, request: Request<Body>) -> Response {
     let path = parts.uri.path();
     match export(shared, path, content_type, &parts.headers, body).await {
         Ok((signal, accepted)) => success(accepted.body(signal, Format::Protobuf)),
-        Err(refusal) => {
-            shared.refused(&parts.headers, &refusal);
+        Err(mut refusal) => {
+            shared.refused(&parts.headers, &mut refusal);
             let mut response = refusal.to_grpc().into_http::<Body>();
             response.headers_mut().insert("grpc-accept-encoding", HeaderValue::from_static(ENCODINGS));
             response

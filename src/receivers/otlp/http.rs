@@ -1,11 +1,12 @@
 //! OTLP over HTTP/1.1 and HTTP/2, in protobuf and JSON.
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::{Stream, StreamExt as _};
 use http::header::{ACCEPT_ENCODING, ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use http_body_util::Full;
@@ -13,11 +14,11 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::accept::Shared;
+use super::accept::{Current, Shared};
 use super::answer::{Accepted, ENCODINGS, Format, Refusal};
 use super::body::{Compression, Raw, check_declared, discard, gather};
 use crate::model::Signal;
@@ -34,43 +35,42 @@ pub(super) struct Paths {
 }
 
 impl Paths {
-    fn signal(&self, path: &str) -> Option<Signal> {
-        let paths = [(&self.traces, Signal::Traces), (&self.metrics, Signal::Metrics), (&self.logs, Signal::Logs)];
-        paths.into_iter().find(|(known, _)| *known == path).map(|(_, signal)| signal)
+    fn signal(&self, path: &str) -> Result<Signal, Refusal> {
+        let Self { traces, metrics, logs } = self;
+        let paths = [(traces, Signal::Traces), (metrics, Signal::Metrics), (logs, Signal::Logs)];
+        let found = paths.into_iter().find(|(known, _)| *known == path).map(|(_, signal)| signal);
+        found.ok_or_else(|| {
+            let path = super::build::shorten(path);
+            Refusal::not_served(format!("`{path}` is not served: expected {traces}, {metrics} or {logs}"))
+        })
     }
 }
 
-/// Serves until `stop` ends, then lets the requests in progress end.
-pub(super) async fn serve(shared: Arc<Shared>, paths: Paths, listener: TcpListener, stop: impl Future<Output = ()>) {
-    let paths = Arc::new(paths);
+/// Serves until `incoming` ends, then lets the requests in progress end.
+pub(super) async fn serve(current: Arc<Current>, incoming: impl Stream<Item = io::Result<TcpStream>>) {
     let closing = CancellationToken::new();
     let mut connections = JoinSet::new();
-    let mut stop = std::pin::pin!(stop);
-    loop {
-        let accepted = tokio::select! {
-            () = &mut stop => break,
-            Some(_) = connections.join_next() => continue,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok((stream, _)) => {
-                connections.spawn(connection(Arc::clone(&shared), Arc::clone(&paths), stream, closing.clone()));
-            }
-            // Out of file descriptors, or a peer that is gone already: the next one may do better.
-            Err(e) => {
-                tracing::warn!(error = %e, "could not accept an OTLP/HTTP connection");
-                tokio::time::sleep(Duration::from_millis(100)).await;
+    // Let go, so that the socket is closed while the connections end.
+    {
+        let mut incoming = std::pin::pin!(incoming);
+        loop {
+            tokio::select! {
+                Some(_) = connections.join_next() => {}
+                next = incoming.next() => match next {
+                    None => break,
+                    Some(Ok(stream)) => {
+                        connections.spawn(connection(Arc::clone(&current), stream, closing.clone()));
+                    }
+                    Some(Err(_)) => {}
+                },
             }
         }
     }
-    drop(listener);
     closing.cancel();
     while connections.join_next().await.is_some() {}
 }
 
-async fn connection(shared: Arc<Shared>, paths: Arc<Paths>, stream: TcpStream, closing: CancellationToken) {
-    // Without it an answer may wait for a delayed acknowledgement (40 ms).
-    let _ = stream.set_nodelay(true);
+async fn connection(current: Arc<Current>, stream: TcpStream, closing: CancellationToken) {
     // hyper's own timeout begins with the first byte.
     let first = tokio::time::timeout(HEADER_TIMEOUT, stream.readable());
     tokio::select! {
@@ -81,8 +81,8 @@ async fn connection(shared: Arc<Shared>, paths: Arc<Paths>, stream: TcpStream, c
     server.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
     server.http2().timer(TokioTimer::new()).keep_alive_interval(HEADER_TIMEOUT);
     let service = service_fn(move |request| {
-        let (shared, paths) = (Arc::clone(&shared), Arc::clone(&paths));
-        async move { Ok::<_, Infallible>(answer(&shared, &paths, request).await) }
+        let shared = current.get();
+        async move { Ok::<_, Infallible>(answer(&shared, request).await) }
     });
     let mut connection = std::pin::pin!(server.serve_connection(TokioIo::new(stream), service));
     let ended = tokio::select! {
@@ -97,14 +97,14 @@ async fn connection(shared: Arc<Shared>, paths: Arc<Paths>, stream: TcpStream, c
     }
 }
 
-async fn answer(shared: &Arc<Shared>, paths: &Paths, request: Request<Incoming>) -> Response<Full<Bytes>> {
+async fn answer(shared: &Arc<Shared>, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let (parts, mut body) = request.into_parts();
     let format = media_type(&parts.headers);
     let encoding = *format.as_ref().unwrap_or(&Format::Protobuf);
-    match export(shared, paths, &parts, format, &mut body).await {
+    match export(shared, &parts, format, &mut body).await {
         Ok((signal, accepted)) => response(StatusCode::OK, encoding, accepted.body(signal, encoding)),
-        Err(refusal) => {
-            shared.refused(&parts.headers, &refusal);
+        Err(mut refusal) => {
+            shared.refused(&parts.headers, &mut refusal);
             if parts.version < Version::HTTP_2 {
                 discard(&mut body).await;
             }
@@ -140,16 +140,14 @@ fn media_type(headers: &HeaderMap) -> Result<Format, Refusal> {
 
 async fn export(
     shared: &Arc<Shared>,
-    paths: &Paths,
     parts: &http::request::Parts,
     format: Result<Format, Refusal>,
     body: &mut Incoming,
 ) -> Result<(Signal, Accepted), Refusal> {
-    let Some(signal) = paths.signal(parts.uri.path()) else {
-        let path = super::build::shorten(parts.uri.path());
-        let Paths { traces, metrics, logs } = paths;
-        return Err(Refusal::not_served(format!("`{path}` is not served: expected {traces}, {metrics} or {logs}")));
-    };
+    let signal = shared.paths.as_ref().map_or_else(
+        || Err(Refusal::internal("this port has no paths; this is a mistake in anomalyd")),
+        |paths| paths.signal(parts.uri.path()),
+    )?;
     if parts.method != Method::POST {
         return Err(Refusal::method(&parts.method));
     }

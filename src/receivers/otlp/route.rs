@@ -3,7 +3,7 @@
 //! By its attribute `deployment.environment.name` (older: `deployment.environment`), else by the header or token of
 //! the request, else to the default environment, else to the only one there is. What belongs to none is rejected.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use http::{HeaderMap, HeaderName, header::AUTHORIZATION};
 
@@ -15,12 +15,33 @@ use crate::text::closest;
 /// The attributes that name an environment, the newer first.
 pub(super) const ATTRIBUTES: [&str; 2] = ["deployment.environment.name", "deployment.environment"];
 
+/// The way into the pipelines of an environment. Closed while the environment is drained: nobody who has come late, with
+/// a body that took its time, holds a pipeline open that is to end.
+#[derive(Debug, Default)]
+pub(super) struct Door(RwLock<Option<Arc<Outputs>>>);
+
+impl Door {
+    pub(super) fn new(outputs: Outputs) -> Self {
+        Self(RwLock::new(Some(Arc::new(outputs))))
+    }
+
+    /// The pipelines, unless it is closed.
+    pub(super) fn open(&self) -> Option<Arc<Outputs>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Closes it, for good.
+    pub(super) fn close(&self) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}
+
 /// One environment that listens here.
 #[derive(Clone, Debug)]
 pub(super) struct Tenant {
     pub(super) environment: Environment,
     pub(super) source: SourceId,
-    pub(super) outputs: Outputs,
+    pub(super) door: Arc<Door>,
     pub(super) counters: Arc<Counters>,
     pub(super) default: bool,
     pub(super) header: Option<HeaderName>,
@@ -60,9 +81,9 @@ impl Tenants {
         self.all.len()
     }
 
-    /// Whether any environment has a pipeline for `signal`.
+    /// Whether any environment has a pipeline for `signal`, or may have one when it is back.
     pub(super) fn serve(&self, signal: Signal) -> bool {
-        self.all.iter().any(|t| !t.outputs.of(signal).is_empty())
+        self.all.iter().any(|t| t.door.open().is_none_or(|outputs| !outputs.of(signal).is_empty()))
     }
 
     /// Whose counters take what belongs to nobody.

@@ -4,4 +4,5 @@ mod columns;
 mod contract;
 mod environments;
 mod memory;
+mod reload;
 mod support;

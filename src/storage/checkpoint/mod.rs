@@ -97,8 +97,9 @@ impl Checkpoints {
         Ok(())
     }
 
-    /// Removes all but the newest.
+    /// Removes all but the newest, and what is left of those that could neither be written nor removed.
     fn trim(&self) -> Result<(), StorageError> {
+        self.tidy()?;
         for index in self.list()?.into_iter().skip(KEPT) {
             let path = self.path(index);
             self.files.remove(&path).map_err(|e| self.error("remove", &path, &e))?;

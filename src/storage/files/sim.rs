@@ -115,6 +115,23 @@ impl SimFiles {
         Self(Arc::new(Mutex::new(Disk { random, files, names, durable_names, folders, ..Disk::default() })))
     }
 
+    /// The disk as it is found after the process was killed now, without faults: all that it wrote is there, though it
+    /// may not survive a power cut.
+    pub(crate) fn killed(&self) -> Self {
+        let disk = self.disk();
+        let next = Disk {
+            random: disk.random.clone(),
+            files: disk.files.clone(),
+            names: disk.names.clone(),
+            durable_names: disk.durable_names.clone(),
+            name_changes: disk.name_changes.clone(),
+            folders: disk.folders.clone(),
+            ..Disk::default()
+        };
+        drop(disk);
+        Self(Arc::new(Mutex::new(next)))
+    }
+
     /// Changes one bit of a file, as a disk may after years. Whether there is such a byte.
     pub(crate) fn flip(&self, path: &Path, bit: u64) -> bool {
         let mut disk = self.disk();

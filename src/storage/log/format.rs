@@ -209,7 +209,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_header_with_any_one_bit_changed_is_none(first: u64, follows: u64, index: u64, durable: u64, bit in 0..256_usize) {
+        fn a_header_with_any_one_bit_changed_is_none(first: u64, follows: u64, index in 0..INDICES, durable: u64, bit in 0..256_usize) {
             let segment = SegmentHeader { mark: 7, first, follows };
             let mut bytes = segment.encode();
             prop_assert_eq!(SegmentHeader::decode(&bytes), Ok(segment));

@@ -100,7 +100,7 @@ impl Running {
 
     /// Asks it to end and waits until it has: it sends what it still holds first.
     pub(crate) async fn stop(&mut self) {
-        super::daemon::terminate(self.child.id());
+        super::daemon::signal(self.child.id(), "TERM");
         eventually("the Collector to end", Duration::from_secs(30), async || match self.child.try_wait() {
             Ok(Some(_)) => Ok(()),
             other => Err(format!("{other:?}")),

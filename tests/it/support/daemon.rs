@@ -14,19 +14,34 @@ pub(crate) struct Setup {
     folder: tempfile::TempDir,
     admin: u16,
     environments: Vec<String>,
+    data: PathBuf,
+    storage: String,
     more: String,
 }
 
 impl Setup {
     pub(crate) fn new() -> Self {
-        Self { folder: tempfile::tempdir().expect("a folder"), admin: free_port(), environments: Vec::new(), more: String::new() }
+        let folder = tempfile::tempdir().expect("a folder");
+        let data = folder.path().join("data");
+        Self { folder, admin: free_port(), environments: Vec::new(), data, storage: String::new(), more: String::new() }
     }
 
     /// Adds an environment: the rest of its pipeline file.
     pub(crate) fn environment(&mut self, name: &str, rest: &str) -> &mut Self {
+        self.rewrite(name, rest);
+        self.environments.push(name.to_owned());
+        self
+    }
+
+    /// Changes the rest of an environment's pipeline file.
+    pub(crate) fn rewrite(&self, name: &str, rest: &str) {
         let path = self.folder.path().join(format!("{name}.yml"));
         std::fs::write(path, format!("environment: {name}\n{rest}")).expect("the pipeline file");
-        self.environments.push(name.to_owned());
+    }
+
+    /// Takes an environment out.
+    pub(crate) fn without(&mut self, name: &str) -> &mut Self {
+        self.environments.retain(|environment| environment != name);
         self
     }
 
@@ -34,6 +49,24 @@ impl Setup {
     pub(crate) fn more(&mut self, lines: &str) -> &mut Self {
         self.more.push_str(lines);
         self
+    }
+
+    /// Adds keys to the block `storage`.
+    pub(crate) fn storage(&mut self, keys: &str) -> &mut Self {
+        self.storage.push_str(", ");
+        self.storage.push_str(keys);
+        self
+    }
+
+    /// Takes another data directory than `data` in the folder of this setup.
+    pub(crate) fn data_at(&mut self, folder: &Path) -> &mut Self {
+        folder.clone_into(&mut self.data);
+        self
+    }
+
+    /// The data directory.
+    pub(crate) fn data(&self) -> &Path {
+        &self.data
     }
 
     /// Takes this port for `/health` and `/metrics`.
@@ -56,9 +89,10 @@ impl Setup {
     pub(crate) fn config(&self) -> PathBuf {
         let files: Vec<String> = self.environments.iter().map(|e| format!("{e}.yml")).collect();
         let config = format!(
-            "environments: [{}]\nstorage: {{ data_dir: \"{}\" }}\nserver: {{ endpoint: \"127.0.0.1:{}\" }}\n{}",
+            "environments: [{}]\nstorage: {{ data_dir: \"{}\"{} }}\nserver: {{ endpoint: \"127.0.0.1:{}\" }}\n{}",
             files.join(", "),
-            self.path("data").display(),
+            self.data.display(),
+            self.storage,
             self.admin,
             self.more,
         );
@@ -95,6 +129,7 @@ pub(crate) struct Daemon {
     admin: u16,
     output: Arc<Mutex<String>>,
     errors: Arc<Mutex<String>>,
+    readers: Vec<std::thread::JoinHandle<()>>,
 }
 
 impl Daemon {
@@ -107,9 +142,10 @@ impl Daemon {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the daemon's binary starts");
-        let output = follow(child.stdout.take());
-        let errors = follow(child.stderr.take());
-        Self { child, admin, output, errors }
+        let mut readers = Vec::new();
+        let output = follow(child.stdout.take(), &mut readers);
+        let errors = follow(child.stderr.take(), &mut readers);
+        Self { child, admin, output, errors, readers }
     }
 
     /// What it has printed: anomalies, where it has a console exporter.
@@ -122,6 +158,11 @@ impl Daemon {
         let all = self.errors.lock().expect("the log").clone();
         let lines: Vec<&str> = all.lines().collect();
         lines[lines.len().saturating_sub(200)..].join("\n")
+    }
+
+    /// The id of its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// How it ended, if it has.
@@ -154,7 +195,7 @@ impl Daemon {
 
     /// SIGTERM, and how it ended.
     pub(crate) async fn stop(&mut self) -> ExitStatus {
-        terminate(self.child.id());
+        signal(self.child.id(), "TERM");
         self.end(Duration::from_secs(60)).await
     }
 
@@ -163,6 +204,8 @@ impl Daemon {
         let begin = Instant::now();
         loop {
             if let Some(status) = self.ended() {
+                // Everything that it said has been read then.
+                self.readers.drain(..).for_each(|reader| reader.join().expect("the text is read"));
                 return status;
             }
             assert!(begin.elapsed() < limit, "the daemon runs on after {limit:?}:\n{}", self.said());
@@ -188,27 +231,33 @@ impl Drop for Daemon {
 
 /// Sends SIGTERM.
 pub(crate) fn terminate(pid: u32) {
-    let sent = Command::new("kill").args(["-s", "TERM", &pid.to_string()]).status().expect("kill");
+    signal(pid, "TERM");
+}
+
+/// Sends a signal, by its name without `SIG`.
+pub(crate) fn signal(pid: u32, name: &str) {
+    let sent = Command::new("kill").args(["-s", name, &pid.to_string()]).status().expect("kill");
     assert!(sent.success(), "kill: {sent}");
 }
 
 /// Keeps what a stream says, as it says it.
-fn follow(stream: Option<impl Read + Send + 'static>) -> Arc<Mutex<String>> {
+fn follow(stream: Option<impl Read + Send + 'static>, readers: &mut Vec<std::thread::JoinHandle<()>>) -> Arc<Mutex<String>> {
     let kept = Arc::new(Mutex::new(String::new()));
     if let Some(stream) = stream {
         let kept = Arc::clone(&kept);
-        std::thread::spawn(move || {
+        readers.push(std::thread::spawn(move || {
             for line in BufReader::new(stream).lines().map_while(Result::ok) {
                 let mut kept = kept.lock().expect("the text");
                 kept.push_str(&line);
                 kept.push('\n');
             }
-        });
+        }));
     }
     kept
 }
 
-async fn get(port: u16, path: &str) -> Result<(u16, String), String> {
+/// Gets a page of this machine: the status and the body.
+pub(crate) async fn get(port: u16, path: &str) -> Result<(u16, String), String> {
     let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build().map_err(|e| e.to_string())?;
     let answer = client.get(format!("http://127.0.0.1:{port}{path}")).send().await.map_err(|e| e.to_string())?;
     let status = answer.status().as_u16();

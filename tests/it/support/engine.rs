@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use anomalyd::components::FACTORIES;
+use anomalyd::daemon::Control;
 use anomalyd::model::{Batch, Environment, Observation, Payload};
 use anomalyd::pipeline::{Class, ComponentError, Counts, Drained, Exporter, Factory, Input, Instance, Make, Registry};
 use anomalyd::{config, daemon};
@@ -80,15 +81,16 @@ pub(crate) struct Engine {
 impl Engine {
     /// Starts the daemon of these files.
     pub(crate) fn start(setup: &Setup) -> Self {
-        let factories: Vec<Factory> = FACTORIES.iter().copied().chain([KEEP]).collect();
-        let loaded = config::load(&setup.config(), &|name| std::env::var(name).ok(), &factories);
-        let loaded = loaded.unwrap_or_else(|mistakes| panic!("{}", mistakes.render(false)));
+        let path = setup.config();
+        let load = move || {
+            let factories: Vec<Factory> = FACTORIES.iter().copied().chain([KEEP]).collect();
+            config::load(&path, &|name| std::env::var(name).ok(), &factories)
+        };
+        let loaded = load().unwrap_or_else(|mistakes| panic!("{}", mistakes.render(false)));
         let registry = Registry::default();
         let stop = CancellationToken::new();
-        let (of_daemon, stopped) = (registry.clone(), stop.clone());
-        let task = tokio::spawn(async move {
-            daemon::run(&loaded.daemon, &loaded.plans, of_daemon, stopped, CancellationToken::new()).await
-        });
+        let control = Control { stop: stop.clone(), ..Control::default() };
+        let task = tokio::spawn(daemon::run(loaded, Arc::new(load), registry.clone(), control));
         Self { registry, stop, task }
     }
 

@@ -73,9 +73,9 @@ impl Metrics {
         }
     }
 
-    /// Whether no component holds anything.
+    /// Whether no component holds anything, and nothing waits for an exporter.
     pub(crate) fn drained(&self) -> bool {
-        self.accounts().values().all(|a| a.in_flight == 0.0)
+        self.accounts().values().all(|a| a.in_flight == 0.0) && self.sum("anomalyd_outbox_waiting", &[]) == 0
     }
 
     /// The scrape as it was read.

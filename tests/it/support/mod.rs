@@ -1,5 +1,6 @@
 //! What the tests stand on: real servers, the daemon as a process, clients, and waiting for a condition.
 
+pub(crate) mod cluster;
 pub(crate) mod collector;
 pub(crate) mod daemon;
 pub(crate) mod documents;
@@ -10,6 +11,10 @@ pub(crate) mod metrics;
 pub(crate) mod otlp;
 pub(crate) mod own_telemetry;
 pub(crate) mod pipelines;
+pub(crate) mod relay;
+pub(crate) mod traffic;
+pub(crate) mod wire;
+pub(crate) mod world;
 
 use std::io::Write as _;
 use std::net::TcpListener;

@@ -22,6 +22,15 @@ pub(in super::super) enum Outcome {
     Lost { index: u64, why: String },
 }
 
+impl Outcome {
+    /// Of which one.
+    pub(in super::super) const fn index(&self) -> u64 {
+        match self {
+            Self::Written { index, .. } | Self::Lost { index, .. } => *index,
+        }
+    }
+}
+
 /// Where pieces are handed in.
 #[derive(Clone, Debug)]
 pub(in super::super) struct Pieces(mpsc::Sender<Piece>);

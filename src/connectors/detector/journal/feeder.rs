@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, mpsc};
 
 use super::super::intake::Intake;
 use super::super::rules::{Part, Request};
@@ -11,10 +12,15 @@ use super::{Entry, Fed, Known};
 use crate::model::UnixNanos;
 use crate::pipeline::{Flight, Refusal};
 
+/// Items that wait in front of the shards of a detector together, some hundred bytes each: their queues are bounded by
+/// steps, and one step may be a request of many megabytes.
+const WAITING: u32 = 1 << 18;
+
 /// The shards of a detector, and what is known in front of them.
 #[derive(Debug)]
 pub(in super::super) struct Feeder {
     shards: Vec<mpsc::Sender<Step>>,
+    room: Arc<Semaphore>,
     intake: Intake,
     /// What was taken in lately.
     pub(in super::super) known: Known,
@@ -31,20 +37,21 @@ pub(in super::super) struct ShardEnded;
 
 impl Feeder {
     /// In front of `shards` that have seen all entries before `next`.
-    pub(in super::super) const fn new(
+    pub(in super::super) fn new(
         shards: Vec<mpsc::Sender<Step>>,
         intake: Intake,
         known: Known,
         now: UnixNanos,
         next: u64,
     ) -> Self {
-        Self { shards, intake, known, now, next }
+        Self { shards, room: Arc::new(Semaphore::new(WAITING as usize)), intake, known, now, next }
     }
 
     /// An entry happens. `flight` is the account of what comes in with it.
     pub(in super::super) fn apply(&mut self, entry: Entry, flight: Option<Flight>) -> Result<(), ShardEnded> {
         match entry {
             Entry::Started(started) => {
+                self.known.resume(started.now.0.saturating_sub(self.now.0));
                 self.now = started.now;
                 self.all(|| Command::Resume(started.now, started.in_history))?;
             }
@@ -77,9 +84,13 @@ impl Feeder {
         for (reason, records) in divided.dropped {
             flight.dropped(records, reason);
         }
+        let items = divided.feeds.iter().map(|feed| feed.items.len()).sum::<usize>();
+        let items = u32::try_from(items).unwrap_or(WAITING).min(WAITING);
+        let room = Handle::current().block_on(Arc::clone(&self.room).acquire_many_owned(items)).map_err(|_| ShardEnded)?;
+        let room = Arc::new(room);
         for (shard, feed) in self.shards.iter().zip(divided.feeds) {
             let part = flight.split(feed.records());
-            let step = Step { at: self.next, command: Command::Feed(feed, part) };
+            let step = Step { at: self.next, command: Command::Feed(feed, part), room: Some(Arc::clone(&room)) };
             shard.blocking_send(step).map_err(|_| ShardEnded)?;
         }
         Ok(())
@@ -95,7 +106,7 @@ impl Feeder {
     /// Tells all shards the same.
     pub(in super::super) fn all(&self, command: impl Fn() -> Command) -> Result<(), ShardEnded> {
         for shard in &self.shards {
-            shard.blocking_send(Step { at: self.next, command: command() }).map_err(|_| ShardEnded)?;
+            shard.blocking_send(Step { at: self.next, command: command(), room: None }).map_err(|_| ShardEnded)?;
         }
         Ok(())
     }

@@ -52,6 +52,12 @@ impl Known {
         }
     }
 
+    /// Nothing could be taken in for `pause` nanoseconds. Clients that have waited for an answer since before it come
+    /// again only now, so no request has become older.
+    pub(in super::super) fn resume(&mut self, pause: u64) {
+        self.order.iter_mut().for_each(|(at, _)| at.0 = at.0.saturating_add(pause));
+    }
+
     /// How far receivers have read.
     pub(in super::super) fn marks(&self) -> impl Iterator<Item = &Mark> {
         self.marks.values().map(Arc::as_ref)
@@ -88,6 +94,19 @@ mod tests {
         assert!(known.has(id(1)) && known.has(id(2)) && !known.has(id(3)));
         let mut known = Known::restore(&known.save().unwrap()).unwrap();
         known.take(None, None, at(16));
+        assert!(!known.has(id(1)) && known.has(id(2)));
+    }
+
+    #[test]
+    fn a_request_does_not_become_older_while_nothing_can_be_taken_in() {
+        let id = |n: u8| BatchId([n; 16]);
+        let mut known = Known::default();
+        known.take(Some(id(1)), None, at(0));
+        known.take(Some(id(2)), None, at(10));
+        known.resume(590 * 60 * UnixNanos::SECOND);
+        known.take(Some(id(3)), None, at(601));
+        assert!([1, 2, 3].into_iter().all(|n| known.has(id(n))), "who waits since before the pause comes now");
+        known.take(None, None, at(606));
         assert!(!known.has(id(1)) && known.has(id(2)));
     }
 

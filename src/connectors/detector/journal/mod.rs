@@ -33,6 +33,21 @@ pub(super) use recovery::{Recovered, Recovery, has_entries};
 pub(super) use schedule::Schedule;
 pub(super) use writer::{Checkpointing, Work, Writer};
 
+use crate::model::Environment;
+
+/// Reads an entry of the journal of `environment`, and writes it again.
+///
+/// The same code as in front of the input log and behind it, for fuzzing.
+///
+/// # Errors
+/// Why it is no entry.
+pub fn rewrite(entry: &[u8], environment: &Environment) -> Result<Vec<u8>, String> {
+    let mut written = Vec::new();
+    let entry = Entry::read(entry, environment).map_err(|e| e.to_string())?;
+    entry.write(&mut written).map_err(|e| e.to_string())?;
+    Ok(written)
+}
+
 /// Appends `value` to `to`.
 fn append(value: &impl serde::Serialize, to: &mut Vec<u8>) -> Result<(), postcard::Error> {
     *to = postcard::to_extend(value, std::mem::take(to))?;

@@ -15,7 +15,7 @@ use super::schedule::Schedule;
 use super::{Entry, Fed, Feeder, ShardEnded, Started, Told, is_measured, write_fed};
 use crate::model::UnixNanos;
 use crate::pipeline::{BatchId, Context, Delivery, Flight, Origin, Question, Receipt, Refusal, Status};
-use crate::storage::Log;
+use crate::storage::{AppendError, Log};
 
 /// A commit is written when it has so many bytes, even if more waits.
 const COMMIT_BYTES: usize = 4 << 20;
@@ -50,6 +50,8 @@ pub(in super::super) struct Writer {
     checkpoints: Option<Checkpointing>,
     /// Whether there is memory for further series.
     growth: bool,
+    /// What cannot be told anew, and could not be written yet.
+    owed: Vec<Entry>,
     /// What keeps the log from being written.
     trouble: Option<String>,
     bytes: Vec<u8>,
@@ -81,7 +83,7 @@ impl Writer {
         started: Started,
         checkpoints: Option<Checkpointing>,
     ) -> Self {
-        Self { context, feeder, log, started, checkpoints, growth: true, trouble: None, bytes: Vec::new() }
+        Self { context, feeder, log, started, checkpoints, growth: true, owed: Vec::new(), trouble: None, bytes: Vec::new() }
     }
 
     /// Works until `work` ends, and then begins the last checkpoint. Blocks: for a thread of its own.
@@ -104,23 +106,32 @@ impl Writer {
             self.checkpoint()?;
         }
         match &self.checkpoints {
-            Some(checkpoints) => begin_checkpoint(&self.feeder, &checkpoints.reports, &self.started),
-            None => Ok(()),
+            // One that is being written of this very moment is as good; a second one would only take its place.
+            Some(checkpoints) if !checkpoints.schedule.is_writing(self.feeder.next) => {
+                begin_checkpoint(&self.feeder, &checkpoints.reports, &self.started)
+            }
+            _ => Ok(()),
         }
     }
 
     /// Begins a checkpoint if one is due; when one is on disk, gives back the room that the log does not need any more.
     fn checkpoint(&mut self) -> Result<(), ShardEnded> {
         let Some(Checkpointing { schedule, reports, newest }) = &mut self.checkpoints else { return Ok(()) };
-        if let Some(Outcome::Written { index, .. }) = schedule.outcome() {
-            if let (Some(log), Some(before)) = (&mut self.log, newest.replace(index))
-                && let Err(error) = log.trim(before)
-            {
+        let before = match schedule.outcome() {
+            Some(Outcome::Written { index, .. }) => newest.replace(index),
+            _ => None,
+        };
+        // A log that is full of what the newest holds: were it kept for the one before, nothing could ever come in.
+        let all = newest.filter(|newest| schedule.is_full() && *newest == self.feeder.next);
+        if let (Some(log), Some(keep_from)) = (&mut self.log, before.or(all)) {
+            if let Err(error) = log.trim(keep_from) {
                 let Context { environment, id, .. } = &self.context;
                 tracing::warn!(%environment, component = %id, %error, "the input log keeps what it does not need any more");
             }
+            schedule.trimmed();
         }
-        if self.trouble.is_none() && schedule.is_due() {
+        // Also while nothing can be written: a log that is full has room again after it.
+        if schedule.is_due() {
             begin_checkpoint(&self.feeder, reports, &self.started)?;
             schedule.begun(self.feeder.next);
         }
@@ -188,8 +199,9 @@ impl Writer {
         if self.trouble.is_some() {
             // What lies between was not watched.
             let started = Started { now: self.context.services.clock.now(), ..self.started.clone() };
-            let growth = Entry::Growth(self.growth);
-            batch.splice(..0, [Pending::Entry(Entry::Started(started)), Pending::Entry(growth)]);
+            let first = [Entry::Started(started), Entry::Growth(self.growth)].into_iter().chain(self.owed.drain(..));
+            let first: Vec<Pending> = first.map(Pending::Entry).collect();
+            batch.splice(..0, first);
         }
         if let Err(why) = self.write(&batch) {
             self.refuse(batch, &why);
@@ -255,7 +267,15 @@ impl Writer {
         if records.is_empty() {
             return Ok(());
         }
-        let first = log.append(&records).map_err(|e| e.to_string())?;
+        let first = match log.append(&records) {
+            Ok(first) => first,
+            Err(error) => {
+                if let (AppendError::Full { .. }, Some(checkpoints)) = (&error, &mut self.checkpoints) {
+                    checkpoints.schedule.full();
+                }
+                return Err(error.to_string());
+            }
+        };
         if let Some(checkpoints) = &mut self.checkpoints {
             checkpoints.schedule.wrote(self.bytes.len() as u64);
         }
@@ -274,6 +294,7 @@ impl Writer {
         }
         for pending in batch {
             match pending {
+                Pending::Entry(entry @ (Entry::Live | Entry::Finish(_))) => self.owed.push(entry),
                 Pending::Entry(_) => {}
                 Pending::Fed(_, flight, receipt) | Pending::Repeated(flight, receipt) => {
                     flight.refused();

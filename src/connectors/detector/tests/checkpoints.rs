@@ -208,12 +208,7 @@ fn run(disk: &Disk, shards: usize, twice: bool) -> Option<Outcome> {
     let (writer, pieces, outcome) = Writer::new(&context, Some(checkpoints), shards, settings.timing.bucket);
     let writing = std::thread::spawn(move || writer.run());
     let (reports, mut heard) = tokio::sync::mpsc::channel(10_000);
-    let shared = Shared {
-        counters: Arc::clone(&counters),
-        reports,
-        pieces: pieces.sender(),
-        live_from: UnixNanos(0),
-    };
+    let shared = Shared { counters: Arc::clone(&counters), reports, pieces: pieces.sender(), live_from: UnixNanos(0) };
     let now = UnixNanos::from_secs(BEGIN + 400 * 86_400);
     let mut intake = Intake::new(&environment(), shards, settings.timing.bucket);
     let start = |number| shard::start(number, Core::new(Arc::clone(&settings), now), shared.clone()).unwrap();
@@ -224,12 +219,14 @@ fn run(disk: &Disk, shards: usize, twice: bool) -> Option<Outcome> {
             let divided = intake.divide(payload(batch.to_vec()), now);
             for (shard, feed) in senders.iter().zip(divided.feeds) {
                 let flight = counters.begin(PayloadKind::Observations, 0);
-                shard.blocking_send(Told { at: minute, command: Command::Feed(feed, flight) }).unwrap();
+                shard.blocking_send(Told { at: minute, command: Command::Feed(feed, flight), room: None }).unwrap();
             }
         }
         for index in (80..=if twice { 81 } else { 80 }).filter(|_| minute == 79) {
-            senders.iter().for_each(|shard| shard.blocking_send(Told { at: index, command: Command::Checkpoint(index) }).unwrap());
-pieces.behind(index, vec![("incidents".to_owned(), vec![7; index as usize])]);
+            senders.iter().for_each(|shard| {
+                shard.blocking_send(Told { at: index, command: Command::Checkpoint(index), room: None }).unwrap()
+            });
+            pieces.behind(index, vec![("incidents".to_owned(), vec![7; index as usize])]);
         }
     }
     drop(senders);

@@ -141,8 +141,7 @@ fn what_a_checkpoint_costs() {
     let (writer, pieces, outcome) = Writer::new(&context, Some(checkpoints.clone()), 2, cores[0].settings.timing.bucket);
     let writing = std::thread::spawn(move || writer.run());
     let (reports, mut heard) = tokio::sync::mpsc::channel(1000);
-    let shared =
-        Shared { counters, reports, pieces: pieces.sender(), live_from: UnixNanos(0) };
+    let shared = Shared { counters, reports, pieces: pieces.sender(), live_from: UnixNanos(0) };
     let shards: Vec<_> = cores.into_iter().enumerate().map(|(n, core)| shard::start(n, core, shared.clone()).unwrap()).collect();
     drop(shared);
     let listening = std::thread::spawn(move || while heard.blocking_recv().is_some() {});
@@ -150,7 +149,7 @@ fn what_a_checkpoint_costs() {
         let index = u64::from(busy);
         let (begun, before) = (Instant::now(), cpu());
         for shard in &shards {
-            shard.blocking_send(Step { at: 0, command: Command::Checkpoint(index) }).unwrap();
+            shard.blocking_send(Step { at: 0, command: Command::Checkpoint(index), room: None }).unwrap();
         }
         pieces.behind(index, Vec::new());
         let mut longest = 0.0f64;
@@ -163,7 +162,11 @@ fn what_a_checkpoint_costs() {
             if busy {
                 let divided = intake.divide(payload(minute(0..ENTITIES, copy, m)), UnixNanos::from_secs(NOW));
                 for (shard, feed) in shards.iter().zip(divided.feeds) {
-                    let _ = shard.blocking_send(Step { at: 0, command: Command::Feed(feed, flights.begin(crate::model::PayloadKind::Observations, 0)) });
+                    let _ = shard.blocking_send(Step {
+                        at: 0,
+                        command: Command::Feed(feed, flights.begin(crate::model::PayloadKind::Observations, 0)),
+                        room: None,
+                    });
                 }
                 copy += 1;
                 if copy == COPIES {
@@ -176,7 +179,9 @@ fn what_a_checkpoint_costs() {
             let (answer, mut answers) = tokio::sync::mpsc::channel(2);
             let asking = Instant::now();
             for shard in &shards {
-                shard.blocking_send(Step { at: 0, command: Command::Ask(Arc::clone(&request), answer.clone()) }).unwrap();
+                shard
+                    .blocking_send(Step { at: 0, command: Command::Ask(Arc::clone(&request), answer.clone()), room: None })
+                    .unwrap();
             }
             (0..2).for_each(|_| drop(answers.blocking_recv().unwrap()));
             longest = longest.max(ms(asking));

@@ -1,11 +1,15 @@
 //! Several environments behind one listener.
 
+use std::sync::Arc;
+
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, trace_service_client::TraceServiceClient};
 use serde_json::{Value, json};
 
-use super::super::Otlp;
+use super::super::listeners::Otlp;
+use super::super::share::groups;
 use super::support::{Running, Tenant, both, instances, rows, span, traces_of};
 use crate::model::Signal;
+use crate::pipeline::Listeners as _;
 
 const NAME: &str = "deployment.environment.name";
 
@@ -158,7 +162,7 @@ async fn environments_that_share_an_endpoint_must_agree_on_its_settings() {
     let http = json!({ "protocols": { "http": { "endpoint": "127.0.0.1:4317" } } });
     let build = |one: Value, name, two: Value| {
         let tenants = vec![Tenant { config: one, ..Tenant::new("staging") }, Tenant { config: two, ..Tenant::new(name) }];
-        Otlp::new(instances(tenants).0).map(|otlp| otlp.listeners.len()).map_err(|e| e.to_string())
+        groups(&instances(tenants).0, |_| Arc::default()).map(|groups| groups.len()).map_err(|e| e.to_string())
     };
     let plain = || grpc("localhost:4317", json!({}));
     assert_eq!(build(plain(), "production", grpc("127.0.0.1:4317", json!({}))), Ok(1));
@@ -180,7 +184,7 @@ async fn a_port_that_is_taken_is_said_with_what_to_do() {
     let endpoint = taken.local_addr().unwrap().to_string();
     let config = json!({ "protocols": { "grpc": { "endpoint": endpoint } } });
     let (instances, ..) = instances(vec![Tenant { config, ..Tenant::new("production") }]);
-    let error = crate::pipeline::Receiver::start(&mut Otlp::new(instances).unwrap()).await.unwrap_err().to_string();
+    let error = Otlp::default().prepare(&instances).await.unwrap_err().error.to_string();
     assert!(error.starts_with(&format!("cannot listen on grpc endpoint {endpoint}: ")), "{error}");
     assert!(error.contains("another process (perhaps a Collector) listens there"), "{error}");
 }

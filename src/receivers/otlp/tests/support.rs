@@ -18,14 +18,16 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::super::{Limits, Otlp};
+use super::super::Limits;
+use super::super::listeners::Otlp;
+use super::super::share::Protocol;
 use crate::model::{
     AttributeRange, Attributes, Batch, Environment, Payload, PayloadKind, PointValue, Signal, Symbols, Telemetry, UnixNanos,
     Value as Attribute,
 };
 use crate::pipeline::{
-    ComponentId, Context, Counters, Counts, Delivery, Health, Input, Instance, ManualClock, Memory, Origin, Output, Outputs,
-    Receiver as _, ReceiverInstance, Registry, Services,
+    ComponentId, Context, Counters, Counts, Delivery, Health, Input, Instance, Listeners as _, ManualClock, Memory, Origin,
+    Output, Outputs, ReceiverInstance, Registry, Services,
 };
 use crate::storage::MemoryStorage;
 
@@ -313,7 +315,7 @@ pub(super) struct Pipeline {
     pub(super) counters: Arc<Counters>,
     taken: mpsc::UnboundedReceiver<(Arc<Telemetry>, Origin)>,
     taking: mpsc::UnboundedSender<(Arc<Telemetry>, Origin)>,
-    held: Option<Input>,
+    pub(super) held: Option<Input>,
 }
 
 impl Pipeline {
@@ -411,15 +413,19 @@ pub(super) fn instances(tenants: Vec<Tenant>) -> (Vec<ReceiverInstance>, Vec<Pip
 impl Running {
     pub(super) async fn start(tenants: Vec<Tenant>) -> Self {
         let (instances, pipelines, shutdown) = instances(tenants);
-        let mut otlp = Box::new(Otlp::new(instances).unwrap());
-        otlp.start().await.unwrap();
-        let address = |protocol| {
-            let listener = otlp.listeners.iter().find(|l| l.protocol == protocol).unwrap();
-            listener.socket.as_ref().unwrap().local_addr().unwrap()
-        };
-        let (grpc, http) = (address("grpc"), address("http"));
-        let (memory, healths) = (otlp.memory.clone(), otlp.healths.clone());
-        let task = tokio::spawn(async move { otlp.run().await.unwrap() });
+        let of = |i: &ReceiverInstance| (i.instance.context.services.registry.memory(), i.instance.context.health.clone());
+        let (memories, healths): (Vec<Memory>, Vec<Health>) = instances.iter().map(of).unzip();
+        let memory = memories[0].clone();
+        let mut otlp = Otlp::default();
+        otlp.prepare(&instances).await.unwrap();
+        otlp.serve(instances).await.unwrap();
+        let address = |protocol| otlp.listeners.iter().find(|l| l.protocol() == protocol).unwrap().address;
+        let (grpc, http) = (address(Protocol::Grpc), address(Protocol::Http));
+        let stop = shutdown.clone();
+        let task = tokio::spawn(async move {
+            stop.cancelled().await;
+            otlp.stop().await;
+        });
         Self { grpc, http, pipelines, memory, healths, shutdown, task }
     }
 
