@@ -237,6 +237,7 @@ fn write(to: &mut String, symbols: &Symbols, value: Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Signal;
 
     fn batch(kind: MetricKind, values: &[(PointValue, u64, u64)], bins: &[(f64, f64)]) -> Points {
         let mut points = Points { bins: bins.to_vec(), ..Points::default() };
@@ -306,6 +307,19 @@ mod tests {
         let measured = measure(&points, &mut names);
         assert_eq!(measured.items[0].entity.key(), "cart@cart-1 {a=true,z=1}");
         assert!(Arc::ptr_eq(&measured.items[0].entity, &measure(&points, &mut names).items[1].entity));
+    }
+
+    #[test]
+    fn what_comes_in_shares_its_texts_with_what_was_restored() {
+        let points = batch(MetricKind::Gauge, &[(PointValue::Number(3.0), 0, 20)], &[]);
+        let item = |names: &mut Names| measure(&points, names).items.remove(0);
+        let Item { entity, metric, kind, unit, .. } = item(&mut Names::default());
+        let key = Key { entity, metric, kind, unit, signal: Signal::Metrics };
+        let mut names = Names::default();
+        names.restore(std::iter::once(&key));
+        let again = item(&mut names);
+        assert!(Arc::ptr_eq(&again.entity, &key.entity));
+        assert!(Arc::ptr_eq(&again.metric, &key.metric) && Arc::ptr_eq(&again.unit, &key.unit));
     }
 
     #[test]
