@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::Error;
 use crate::daemon::{Daemon, Recipe, cpu_seconds};
 use crate::learnt::Series;
+use crate::metrics;
 use crate::options::Options;
 use crate::report::grouped;
 use crate::run::{self, Clock, Plan};
@@ -20,6 +21,8 @@ const DEFAULT_INTERVAL: f64 = 300.0;
 const MOST: f64 = 0.1;
 /// The longest that a checkpoint may keep a shard from its work at once, milliseconds.
 const LONGEST: u64 = 50;
+/// How long it may take to come back.
+const LIMIT: Duration = Duration::from_secs(600);
 
 /// A daemon at work.
 #[derive(Clone, Copy, Debug)]
@@ -51,18 +54,18 @@ pub struct Cost {
 /// When one of them does not run.
 pub async fn checkpoint(options: &Options, recipe: &Recipe, interval: &str) -> Result<Cost, Error> {
     let series = Series::of(options)?;
-    let without = work(options, &series, &series.recipe(recipe, "1h")?).await?;
-    let with = work(options, &series, &series.recipe(recipe, interval)?).await?;
+    let without = work(options, &series, recipe, "1h").await?;
+    let with = work(options, &series, recipe, interval).await?;
     Ok(Cost { series: series.count, interval: interval.to_owned(), seconds: options.seconds, with, without })
 }
 
-/// Teaches the series up to now, then goes on in real time.
-async fn work(options: &Options, series: &Series, recipe: &Recipe) -> Result<Run, Error> {
-    let daemon = Daemon::start(recipe).await?;
-    // The lessons take a while themselves; where they take longer than this, event time stands still for the rest.
+/// Teaches the series up to now; another daemon goes on with them in real time, so that what is counted is of that alone.
+async fn work(options: &Options, series: &Series, recipe: &Recipe, interval: &str) -> Result<Run, Error> {
     let start = run::now().saturating_sub(series.taught());
-    let lessons = Plan { numbers: 0..series.lessons(), clock: series.lesson(start), ..series.plan(&daemon) };
-    let before = series.send(&daemon, lessons).await?;
+    let folder = series.teach(&series.recipe(recipe, "1h")?, start).await?;
+    let mut daemon = Daemon::spawn(&series.recipe(recipe, interval)?, folder)?;
+    series.answers(&mut daemon, LIMIT).await?;
+    let before = metrics::scrape(&daemon.admin).await?;
     let pid = daemon.pid().ok_or("the daemon has ended")?;
     let cpu_before = cpu_seconds(pid).ok_or("processor time is not known on this system")?;
     let first = series.lessons();

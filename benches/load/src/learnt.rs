@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tempfile::TempDir;
+
 use crate::Error;
 use crate::client::{Answer, Connection, Target};
 use crate::daemon::{Daemon, PIPELINE, Recipe};
@@ -80,13 +82,25 @@ impl Series {
     }
 
     /// The pace of event time while they are taught, where request 0 happened at `start`.
-    pub(crate) const fn lesson(&self, start: u64) -> Clock {
+    const fn lesson(&self, start: u64) -> Clock {
         Clock::Past { start, step: BUCKET * SECOND / self.round }
     }
 
     /// The event time that lessons take, in nanoseconds.
     pub(crate) const fn taught(&self) -> u64 {
         BUCKETS * BUCKET * SECOND
+    }
+
+    /// The folder of a daemon that has learnt the series, and was stopped. The first lesson was at `start`.
+    pub(crate) async fn teach(&self, recipe: &Recipe, start: u64) -> Result<TempDir, Error> {
+        let daemon = Daemon::start(recipe).await?;
+        let plan = Plan { numbers: 0..self.lessons(), clock: self.lesson(start), ..self.plan(&daemon) };
+        let counted = self.send(&daemon, plan).await?;
+        let added = counted.events_of("series_added");
+        if added < self.count {
+            return Err(format!("{added} series were begun in place of {}\n{}", self.count, daemon.said()).into());
+        }
+        daemon.stop().await
     }
 
     /// A run against `daemon`.

@@ -63,7 +63,7 @@ pub async fn recovery(options: &Options, recipe: &Recipe) -> Result<Recovery, Er
     let series = Series::of(options)?;
     let recipe = series.recipe(recipe, "1h")?;
     let start = run::now() - 3 * 86_400 * SECOND;
-    let folder = taught(&series, &recipe, start).await?;
+    let folder = series.teach(&recipe, start).await?;
 
     // From here on event time goes by as it would in real time.
     let mut daemon = Daemon::spawn(&recipe, folder)?;
@@ -105,18 +105,6 @@ pub async fn recovery(options: &Options, recipe: &Recipe) -> Result<Recovery, Er
     };
     back(&series, &recipe, folder, &mut recovery).await?;
     Ok(recovery)
-}
-
-/// The folder of a daemon that has learnt the series, and was stopped.
-async fn taught(series: &Series, recipe: &Recipe, start: u64) -> Result<TempDir, Error> {
-    let daemon = Daemon::start(recipe).await?;
-    let plan = Plan { numbers: 0..series.lessons(), clock: series.lesson(start), ..series.plan(&daemon) };
-    let counted = series.send(&daemon, plan).await?;
-    let added = counted.events_of("series_added");
-    if added < series.count {
-        return Err(format!("{added} series were begun in place of {}\n{}", series.count, daemon.said()).into());
-    }
-    daemon.stop().await
 }
 
 async fn replay(recipe: &Recipe, folder: &TempDir) -> Result<Work, Error> {
@@ -165,10 +153,11 @@ fn said(line: &str, what: &str) -> Option<u64> {
 }
 
 impl Recovery {
-    /// Observations that are replayed in a second.
+    /// Observations that are replayed in a second, once the checkpoint is loaded: what that takes was measured when the
+    /// daemon came back.
     #[must_use]
     pub fn rate(&self) -> f64 {
-        self.observations as f64 / self.replay.seconds.max(1e-9)
+        self.observations as f64 / (self.replay.seconds - self.loaded.unwrap_or(0.0)).max(1e-3)
     }
 
     /// How much faster than real time that is.
@@ -216,7 +205,7 @@ impl Recovery {
         let used = |work: &Work| format!("{:.1} CPU-seconds, {} at most", work.cpu, mib(work.peak));
         row("replay", format!("{:.1} s; {}", self.replay.seconds, used(&self.replay)));
         let times = format!("{:.0} times as fast as real time at {}/s", self.factor(), grouped(REAL_TIME));
-        row("", format!("{} observations/s, {times}", grouped(self.rate() as u64)));
+        row("", format!("{} observations/s once the checkpoint is loaded, {times}", grouped(self.rate() as u64)));
         row("back after SIGKILL", format!("{:.1} s; {}", self.recovery.seconds, used(&self.recovery)));
         let seconds = |seconds: Option<f64>| seconds.map_or_else(|| "?".to_owned(), |s| format!("{s:.1} s"));
         row("", format!("checkpoint loaded after {}, log replayed after {}", seconds(self.loaded), seconds(self.replayed)));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::bucket::Kind;
 use super::core::{Feed, Item};
-use super::key::shard_of;
+use super::key::{Key, shard_of};
 use super::points::{self, Names};
 use crate::model::{
     Batch, Environment, Observation, Observations, Payload, ServiceVersion, Signal, SourceId, Telemetry, UnixNanos,
@@ -44,6 +44,12 @@ pub(super) struct Divided {
 impl Intake {
     pub(super) fn new(environment: &Environment, shards: usize, bucket: u64) -> Self {
         Self { environment: environment.clone(), shards: shards.max(1), bucket: bucket.max(1), names: Names::default() }
+    }
+
+    /// For shards that hold series already.
+    pub(super) fn restored<'a>(mut self, keys: impl Iterator<Item = &'a Key>) -> Self {
+        self.names.restore(keys);
+        self
     }
 
     /// Divides `payload`; the clock shows `now`.

@@ -11,9 +11,11 @@
 use std::sync::Arc;
 
 use detection::Sketch;
+use hashbrown::HashSet;
 
 use super::bucket::Kind;
 use super::core::Item;
+use super::key::Key;
 use crate::model::{
     AttributeRange, Attributes, Distribution, Entity, Measure, Metric, MetricKind, Point, PointValue, Points, Reading,
     ServiceVersion, Symbols, Temporality, UnixNanos, Value, VersionsSeen,
@@ -38,12 +40,14 @@ const INSTANCE: [&str; 3] = ["service.instance.id", "k8s.pod.name", "host.name"]
 pub(super) struct Names {
     entities: Cache<Arc<Entity>>,
     texts: Cache<Arc<str>>,
+    /// Entities that shards hold already and nobody has met since.
+    restored: HashSet<Arc<Entity>>,
     key: String,
 }
 
 impl Default for Names {
     fn default() -> Self {
-        Self { entities: Cache::new(MAX_CACHED), texts: Cache::new(MAX_CACHED), key: String::new() }
+        Self { entities: Cache::new(MAX_CACHED), texts: Cache::new(MAX_CACHED), restored: HashSet::new(), key: String::new() }
     }
 }
 
@@ -147,6 +151,19 @@ fn value(points: &Points, metric: &Metric, point: &Point) -> Option<(Kind, Measu
 }
 
 impl Names {
+    /// Shards hold these: what comes in shares their texts, so that keys are found by address, and not by comparing what
+    /// lies all over the memory.
+    pub(super) fn restore<'a>(&mut self, keys: impl Iterator<Item = &'a Key>) {
+        for key in keys.filter(|key| key.entity.operation.is_none() && key.entity.kind.is_none()) {
+            self.restored.insert(Arc::clone(&key.entity));
+            for text in [&key.metric, &key.unit] {
+                if self.texts.get(text).is_none() {
+                    self.texts.insert(text, Arc::clone(text), text.len());
+                }
+            }
+        }
+    }
+
     fn text(&mut self, text: &str) -> Arc<str> {
         let text = clip(text, MAX_TEXT);
         if let Some(known) = self.texts.get(text) {
@@ -186,11 +203,12 @@ impl Names {
             of_point.push(("quantile".to_owned(), quantile.to_string()));
         }
         of_point.sort_unstable();
-        let entity = Arc::new(Entity {
+        let entity = Entity {
             instance: instance.map(|i| clip(i, MAX_TEXT).to_owned()),
             attributes: of_point,
             ..Entity::service(clip(service, MAX_TEXT))
-        });
+        };
+        let entity = self.restored.take(&entity).unwrap_or_else(|| Arc::new(entity));
         self.entities.insert(&self.key, Arc::clone(&entity), size_of::<Entity>() + entity.heap());
         entity
     }
@@ -219,6 +237,7 @@ fn write(to: &mut String, symbols: &Symbols, value: Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Signal;
 
     fn batch(kind: MetricKind, values: &[(PointValue, u64, u64)], bins: &[(f64, f64)]) -> Points {
         let mut points = Points { bins: bins.to_vec(), ..Points::default() };
@@ -288,6 +307,19 @@ mod tests {
         let measured = measure(&points, &mut names);
         assert_eq!(measured.items[0].entity.key(), "cart@cart-1 {a=true,z=1}");
         assert!(Arc::ptr_eq(&measured.items[0].entity, &measure(&points, &mut names).items[1].entity));
+    }
+
+    #[test]
+    fn what_comes_in_shares_its_texts_with_what_was_restored() {
+        let points = batch(MetricKind::Gauge, &[(PointValue::Number(3.0), 0, 20)], &[]);
+        let item = |names: &mut Names| measure(&points, names).items.remove(0);
+        let Item { entity, metric, kind, unit, .. } = item(&mut Names::default());
+        let key = Key { entity, metric, kind, unit, signal: Signal::Metrics };
+        let mut names = Names::default();
+        names.restore(std::iter::once(&key));
+        let again = item(&mut names);
+        assert!(Arc::ptr_eq(&again.entity, &key.entity));
+        assert!(Arc::ptr_eq(&again.metric, &key.metric) && Arc::ptr_eq(&again.unit, &key.unit));
     }
 
     #[test]

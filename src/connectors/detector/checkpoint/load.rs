@@ -3,7 +3,7 @@
 //! One thread reads and checks, as many as there are processors decode, and the caller puts each entry where it
 //! belongs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
@@ -121,7 +121,7 @@ pub(in super::super) fn load(
     let bucket = settings.first().map_or(0, |s| s.timing.bucket);
     fits(&head(chunks.next())?, bucket)?;
     let mut cores: Vec<Core> = settings.iter().map(|s| Core::new(Arc::clone(s), UnixNanos(0))).collect();
-    let (mut named, mut shared) = (BTreeMap::new(), false);
+    let (mut named, mut shared, mut texts) = (BTreeMap::new(), false, HashSet::new());
     let decoders = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(MOST_DECODERS);
     std::thread::scope(|scope| {
         let (done, decoded) = sync_channel(WAITING * decoders);
@@ -141,7 +141,9 @@ pub(in super::super) fn load(
                     shared = true;
                 }
                 Contents::Groups(groups) => {
-                    for (key, group) in groups {
+                    for (mut key, group) in groups {
+                        key.metric = shared_text(&mut texts, key.metric);
+                        key.unit = shared_text(&mut texts, key.unit);
                         if let Some(core) = cores.get_mut(shard_of(&key.entity, settings.len())) {
                             core.restore(key, group);
                         }
@@ -170,6 +172,15 @@ pub(in super::super) fn load(
         return Err(LoadError::Damaged("it has no sources".to_owned()));
     }
     Ok(Loaded { cores, named })
+}
+
+/// One for all texts that are equal: they are compared by address first.
+fn shared_text(texts: &mut HashSet<Arc<str>>, text: Arc<str>) -> Arc<str> {
+    if let Some(known) = texts.get(&text) {
+        return Arc::clone(known);
+    }
+    texts.insert(Arc::clone(&text));
+    text
 }
 
 /// What a chunk held.

@@ -81,6 +81,8 @@ impl<S: Sink + 'static> Machine<S> {
         let State { mut cores, incidents, known, next } = state;
         let (bucket, count) = (config.bucket.nanos(), cores.len());
         let now = cores.first().map_or(UnixNanos(0), |core| core.now);
+        let keys = cores.iter().flat_map(|core| core.groups.iter().map(|(key, _)| key));
+        let intake = Intake::new(&context.environment, count, bucket).restored(keys);
         let (desk, due) = training::open();
         cores.iter_mut().for_each(|core| core.desk = desk.clone());
         // The training stage ends when the last shard does.
@@ -100,7 +102,7 @@ impl<S: Sink + 'static> Machine<S> {
         context.counters.gauge("series_limit", config.max_series as f64);
         let teller = Teller { context: context.clone(), incidents, pieces, sink, shards: count, sweeps: Arc::clone(&sweeps) };
         let telling = tokio::task::spawn_blocking(move || teller.run(heard));
-        let feeder = Feeder::new(shards, Intake::new(&context.environment, count, bucket), known, now, next);
+        let feeder = Feeder::new(shards, intake, known, now, next);
         Ok(Self { feeder, reports, written, sweeps, ending: Ending { telling, writing }, due })
     }
 }
