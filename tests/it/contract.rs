@@ -130,13 +130,13 @@ async fn while_the_receiver_is_full_the_collector_keeps_what_it_has() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_the_memory_limit_is_reached_the_collector_keeps_what_it_has() {
-    let limit = Options { daemon: "memory: { limit: 128MiB }\n", ..Options::default() };
+    let limit = Options { daemon: "memory: { limit: 256MiB }\n", ..Options::default() };
     let mut relay = Relay::start(&needs!(collector()), limit).await;
     relay.send(0..5).await;
     relay.settled().await;
     // Bodies that do not end fill the memory. All are let in before any is sent: none is refused.
     let mut bodies = Vec::new();
-    for _ in 0..3 {
+    for _ in 0..5 {
         let mut body = TcpStream::connect(("127.0.0.1", relay.ports()[1])).await.expect("the HTTP port");
         let head = "POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-protobuf\r\nexpect: 100-continue\r\n";
         body.write_all(format!("{head}content-length: 60000000\r\n\r\n").as_bytes()).await.expect("a head");
