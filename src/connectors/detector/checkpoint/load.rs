@@ -74,6 +74,13 @@ pub(in super::super) fn learnt(checkpoints: &Checkpoints, bucket: u64) -> bool {
     heads.take(1).any(|head| fits(&head, bucket).is_ok())
 }
 
+/// Whether all of the checkpoint at `index` can be read, and this version knows what it says.
+pub(in super::super) fn is_usable(checkpoints: &Checkpoints, index: u64) -> bool {
+    let Ok(mut reader) = checkpoints.open(index) else { return false };
+    let Ok(head) = head(reader.next()) else { return false };
+    head.format == FORMAT && head.model == VERSION && reader.all(|chunk| chunk.is_ok())
+}
+
 /// What only its owner understands, by its name; nothing where it is not there.
 pub(in super::super) fn named(
     chunks: impl Iterator<Item = Result<(u8, Vec<u8>), StorageError>>,

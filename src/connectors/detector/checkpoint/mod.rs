@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 
 pub(super) use self::encode::Buffer;
 pub(super) use self::kept::{Kept, Owing, Record};
-pub(super) use self::load::{LoadError, Loaded, learnt, load, named, newest};
+pub(super) use self::load::{LoadError, Loaded, is_usable, learnt, load, named, newest};
 pub(super) use self::saver::Saver;
 pub(super) use self::writer::{Outcome, Pieces, Writer};
 use super::rules;

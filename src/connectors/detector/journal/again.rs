@@ -60,9 +60,9 @@ pub async fn replay(
     let reader = Reader::open(Arc::clone(&files), log.clone(), 0).map_err(|e| e.to_string())?;
     let Some((first, begun)) = first_of(reader) else { return Ok(None) };
     let checkpoints = Checkpoints::new(Arc::clone(&files), folder.to_owned());
-    // The oldest that the log goes back to.
+    // The oldest that can be used, of those that the log goes back to.
     let mut kept = checkpoints.list().map_err(|e| e.to_string())?;
-    kept.retain(|index| *index >= first);
+    kept.retain(|index| *index >= first && checkpoint::is_usable(&checkpoints, *index));
     let base = kept.pop();
     let stored = match base {
         Some(index) => stored(&checkpoints, index).map_err(|e| e.to_string())?,
