@@ -43,7 +43,7 @@ impl<'c> Mutator<'c> {
 
     /// The next input.
     #[must_use]
-    pub fn next(&mut self) -> Vec<u8> {
+    pub fn draw(&mut self) -> Vec<u8> {
         let mut input = self.pick(Self::corpus).to_vec();
         for _ in 0..self.rng.u32(1..=6) {
             self.change(&mut input);
@@ -141,7 +141,7 @@ mod tests {
         let corpus: [&[u8]; 2] = [b"{\"name\": 1}", b"first second"];
         let make = |seed| {
             let mut mutator = Mutator::new(corpus, seed);
-            (0..200).map(|_| mutator.next()).collect::<Vec<_>>()
+            (0..200).map(|_| mutator.draw()).collect::<Vec<_>>()
         };
         assert_eq!(make(1), make(1));
         assert_ne!(make(1), make(2));
@@ -151,6 +151,6 @@ mod tests {
     #[test]
     fn an_empty_corpus_makes_inputs_too() {
         let mut mutator = Mutator::new([], 1);
-        assert!((0..200).any(|_| !mutator.next().is_empty()));
+        assert!((0..200).any(|_| !mutator.draw().is_empty()));
     }
 }

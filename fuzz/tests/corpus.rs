@@ -38,7 +38,7 @@ fn keeps_its_promises(name: &str) {
         if asked.is_none() && began.elapsed() > LONGEST {
             break;
         }
-        let input = mutator.next();
+        let input = mutator.draw();
         let _reading = Reading(&format!("mutation {i}"), &input);
         run(&input);
     }

@@ -114,7 +114,7 @@ impl Output {
     /// # Errors
     /// As [`Output::send`]; the receipt is let go then.
     pub async fn send_on(&self, payload: Payload, origin: Origin, receipt: Receipt) -> Result<(), Refused> {
-        self.room().await?.send(payload, origin, receipt);
+        self.room().await?.send(&payload, &origin, receipt);
         Ok(())
     }
 
@@ -148,9 +148,9 @@ pub struct Room<'a> {
 
 impl Room<'_> {
     /// Hands `payload` to all targets; all of them must keep it before its sender hears that it is safe.
-    pub fn send(self, payload: Payload, origin: Origin, receipt: Receipt) {
+    pub fn send(self, payload: &Payload, origin: &Origin, receipt: Receipt) {
         for (edge, permit) in self.permits {
-            let mut flight = edge.counters.begin(payload_kind(&payload), payload.len());
+            let mut flight = edge.counters.begin(payload_kind(payload), payload.len());
             flight.attach(receipt.share());
             permit.send(Delivery { payload: payload.clone(), flight, origin: origin.clone() });
         }

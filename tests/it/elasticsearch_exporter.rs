@@ -287,8 +287,8 @@ async fn refused_documents_are_kept(version: &'static str) {
     running.send(vec![anomaly("bad", &environment), good]).await;
     let (counts, dead) = running.end().await;
     assert_eq!((counts.sent, counts.dropped.get("dead_letter")), (1, Some(&1)));
-    assert_eq!((dead.len(), &dead[0]["id"], &dead[0]["item"]["anomaly"]["id"]), (1, &json!("bad"), &json!("bad")));
-    assert_eq!(dead[0]["error"]["type"], "document_parsing_exception");
+    assert_eq!((dead.len(), &dead[0]["finding"]["id"]), (1, &json!("bad")), "{dead:?}");
+    assert!(dead[0]["reason"].to_string().contains("document_parsing_exception"), "{}", dead[0]["reason"]);
     assert_eq!(elasticsearch.search(&stream, json!({ "match_all": {} })).await.len(), 1);
 }
 

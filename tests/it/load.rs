@@ -37,6 +37,13 @@ async fn what_is_refused_under_load_is_sent_again_and_then_there_once() {
     let (options, mut recipe) = options(&["--seconds", "1", "--connections", "4", "--in-flight", "16", "--patience", "120"]);
     // So small that some of 64 requests at once find no room.
     recipe.pipeline = PIPELINE.replacen("    protocols:", "    max_in_flight_size: 256KiB\n    protocols:", 1);
+    // One of them fits.
+    recipe.pipeline = recipe
+        .pipeline
+        .replace("endpoint: \"${env:LOAD_GRPC}\" }", "endpoint: \"${env:LOAD_GRPC}\", max_request_body_size: 64KiB }");
+    recipe.pipeline = recipe
+        .pipeline
+        .replace("endpoint: \"${env:LOAD_HTTP}\" }", "endpoint: \"${env:LOAD_HTTP}\", max_request_body_size: 64KiB }");
     let report = load::measure(&options, Some(&recipe)).await.unwrap_or_else(|e| panic!("{e}"));
     assert!(report.passed(), "{}", report.text());
     assert!(!report.tally.refused.is_empty() && report.tally.refused_for_good.is_empty(), "{}", report.text());

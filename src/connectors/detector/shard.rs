@@ -81,7 +81,14 @@ pub(super) fn start(number: usize, core: Core, shared: Shared) -> std::io::Resul
     Ok(sender)
 }
 
-type Unheard = mpsc::error::SendError<Report>;
+/// Nobody listens to what a shard tells.
+struct Unheard;
+
+impl From<mpsc::error::SendError<Report>> for Unheard {
+    fn from(_: mpsc::error::SendError<Report>) -> Self {
+        Self
+    }
+}
 
 fn run(shard: usize, mut core: Core, mut steps: mpsc::Receiver<Step>, shared: &Shared) -> Result<(), Unheard> {
     let mut counted = 0;
@@ -146,7 +153,7 @@ fn run(shard: usize, mut core: Core, mut steps: mpsc::Receiver<Step>, shared: &S
     }
     // Where nobody writes any more, that is told by whoever waits for it.
     saver.finish(&mut core);
-    shared.reports.blocking_send(Report::Ended)
+    Ok(shared.reports.blocking_send(Report::Ended)?)
 }
 
 /// Counts what came of a command; what is to be told of it.

@@ -17,6 +17,9 @@ use crate::pipeline::{ComponentError, Context};
 /// The name under which open incidents are kept in a checkpoint.
 pub(super) const INCIDENTS: &str = "incidents";
 
+/// Parts of a checkpoint that only their owners understand, by name.
+pub(super) type Parts = Vec<(String, Vec<u8>)>;
+
 /// Where findings go.
 pub(super) trait Sink: Send {
     /// Takes what came of the entry `at`. Entries come in their order, each at most once.
@@ -27,7 +30,7 @@ pub(super) trait Sink: Send {
     ///
     /// # Errors
     /// Why that cannot be made sure; then there is no checkpoint.
-    fn checkpoint(&mut self) -> Result<Vec<(String, Vec<u8>)>, String>;
+    fn checkpoint(&mut self) -> Result<Parts, String>;
 }
 
 /// See the module.
@@ -52,7 +55,7 @@ impl<S: Sink> Teller<S> {
         let mut ended = 0;
         let mut merge = Merge::new(self.shards);
         let mut told_crowds = limits::Told::default();
-        let mut parts: VecDeque<(u64, Vec<(String, Vec<u8>)>)> = VecDeque::new();
+        let mut parts: VecDeque<(u64, Parts)> = VecDeque::new();
         self.show();
         while let Some(report) = reports.blocking_recv() {
             match report {
@@ -86,7 +89,7 @@ impl<S: Sink> Teller<S> {
     }
 
     /// Adds what is kept here, as of the same command, to the checkpoint at `index`.
-    fn checkpoint(&mut self, index: u64, waiting: &mut VecDeque<(u64, Vec<(String, Vec<u8>)>)>) {
+    fn checkpoint(&mut self, index: u64, waiting: &mut VecDeque<(u64, Parts)>) {
         let mut parts = Vec::new();
         while let Some((of, more)) = waiting.pop_front() {
             if of == index {

@@ -323,7 +323,7 @@ async fn back_pressure_reaches_the_sender_and_an_abort_counts_what_is_lost() {
     let output = Output::new(exporter.edge.iter().cloned().collect());
     let mut accepted = 0;
     while let Ok(room) = output.room_within(Duration::from_millis(20)).await {
-        room.send(Payload::Anomalies(Arc::new(vec![anomaly("x")].into())), Origin::default(), Receipt::default());
+        room.send(&Payload::Anomalies(Arc::new(vec![anomaly("x")].into())), &Origin::default(), Receipt::default());
         accepted += 1;
     }
     assert!(accepted <= 4, "the queue holds 4");

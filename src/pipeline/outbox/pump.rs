@@ -110,7 +110,7 @@ impl Pump {
                         let (receipt, waiting) = Receipt::new();
                         if let Some(flying) = next_to_send(&mut self.flying, &mut self.ready) {
                             flying.way = Way::Out(Box::pin(waiting.heard()));
-                            room.send(Payload::Anomalies(Arc::clone(&flying.record.findings)), Origin::default(), receipt);
+                            room.send(&Payload::Anomalies(Arc::clone(&flying.record.findings)), &Origin::default(), receipt);
                         }
                         Next::Room
                     }

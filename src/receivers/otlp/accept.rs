@@ -206,7 +206,7 @@ impl Shared {
         for (tenant, batch, room) in rooms {
             let telemetry = Telemetry { environment: tenant.environment.clone(), source: Arc::clone(&tenant.source), batch };
             let (receipt, heard) = Receipt::new();
-            room.send(Payload::Telemetry(Arc::new(telemetry)), Origin { id: Some(id), mark: None }, receipt);
+            room.send(&Payload::Telemetry(Arc::new(telemetry)), &Origin { id: Some(id), mark: None }, receipt);
             waiting.push((tenant, heard));
         }
         // A pipeline that is to end does not wait for those who wait for it.

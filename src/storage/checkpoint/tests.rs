@@ -25,8 +25,11 @@ fn read(checkpoints: &Checkpoints, index: u64) -> Result<Vec<(u8, Vec<u8>)>, Sto
     checkpoints.open(index)?.collect()
 }
 
+/// Kinds and bytes.
+type Chunks = Vec<(u8, Vec<u8>)>;
+
 /// The newest one that is whole.
-fn newest(checkpoints: &Checkpoints) -> Option<(u64, Vec<(u8, Vec<u8>)>)> {
+fn newest(checkpoints: &Checkpoints) -> Option<(u64, Chunks)> {
     checkpoints.list().unwrap().into_iter().find_map(|index| Some((index, read(checkpoints, index).ok()?)))
 }
 

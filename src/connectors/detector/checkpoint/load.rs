@@ -257,7 +257,7 @@ fn contents(kind: Kind, bytes: &[u8]) -> Decoded {
 fn all<T: serde::de::DeserializeOwned>(mut bytes: &[u8]) -> Result<Vec<T>, LoadError> {
     let mut all = Vec::new();
     while !bytes.is_empty() {
-        let (value, rest) = postcard::take_from_bytes(bytes).map_err(damaged)?;
+        let (value, rest) = postcard::take_from_bytes(bytes).map_err(|e| damaged(&e))?;
         all.push(value);
         bytes = rest;
     }
@@ -265,12 +265,12 @@ fn all<T: serde::de::DeserializeOwned>(mut bytes: &[u8]) -> Result<Vec<T>, LoadE
 }
 
 fn decoded<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, LoadError> {
-    match postcard::take_from_bytes(bytes).map_err(damaged)? {
+    match postcard::take_from_bytes(bytes).map_err(|e| damaged(&e))? {
         (value, []) => Ok(value),
         _ => Err(LoadError::Damaged("there is something behind its end".to_owned())),
     }
 }
 
-fn damaged(error: postcard::Error) -> LoadError {
+fn damaged(error: &postcard::Error) -> LoadError {
     LoadError::Damaged(error.to_string())
 }

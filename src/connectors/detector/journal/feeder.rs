@@ -67,7 +67,7 @@ impl Feeder {
                 let body = serde_json::from_str(&told.body).unwrap_or_default();
                 // It was understood when it was written; a version that does not understand it cannot do it either.
                 if let Ok(request) = Request::read(&told.subject, body, told.now) {
-                    drop(self.ask(Arc::new(request))?);
+                    drop(self.ask(&Arc::new(request))?);
                 }
             }
         }
@@ -97,9 +97,9 @@ impl Feeder {
     }
 
     /// Gives a request to all shards, between two entries; their answers.
-    pub(in super::super) fn ask(&self, request: Arc<Request>) -> Result<mpsc::Receiver<Part>, ShardEnded> {
+    pub(in super::super) fn ask(&self, request: &Arc<Request>) -> Result<mpsc::Receiver<Part>, ShardEnded> {
         let (answer, parts) = mpsc::channel::<Part>(self.shards.len().max(1));
-        self.all(|| Command::Ask(Arc::clone(&request), answer.clone()))?;
+        self.all(|| Command::Ask(Arc::clone(request), answer.clone()))?;
         Ok(parts)
     }
 

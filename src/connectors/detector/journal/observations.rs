@@ -115,7 +115,11 @@ pub(super) mod tests {
                 metric: Arc::clone(&metric),
                 unit: Arc::clone(&unit),
                 time: UnixNanos::from_secs(1_700_000_000 + n),
-                measure: if n % 2 == 0 { Measure::Calls { count: 1.0, errors: 0.0, latency } } else { Measure::Count(n as f64) },
+                measure: if n.is_multiple_of(2) {
+                    Measure::Calls { count: 1.0, errors: 0.0, latency }
+                } else {
+                    Measure::Count(n as f64)
+                },
             }
         };
         Observations {

@@ -146,9 +146,8 @@ impl Recovery {
         let loading = tokio::task::spawn_blocking(move || load(&context, &checkpoints, &all, incidents));
         match loading.await {
             Ok(Ok(Some(loaded))) => loaded,
-            Ok(Ok(None)) => (self.anew(0), None),
             Ok(Err((index, stored))) => (self.anew(index), stored),
-            Err(_) => (self.anew(0), None),
+            Ok(Ok(None)) | Err(_) => (self.anew(0), None),
         }
     }
 
@@ -221,11 +220,8 @@ impl Replay {
         let mut reader = Reader::open(Arc::clone(&self.files), self.folder.clone(), from).map_err(ComponentError::new)?;
         let mut entries = 0;
         while let Some(read) = reader.read() {
-            let (index, bytes) = match read {
-                Ok(read) => read,
-                // It was told when the log was opened.
-                Err(_) => continue,
-            };
+            // Damage was told when the log was opened.
+            let Ok((index, bytes)) = read else { continue };
             let entry = match Entry::read(bytes, environment) {
                 Ok(entry) => entry,
                 Err(error) => {

@@ -234,7 +234,7 @@ impl Writer {
                     receipt.kept();
                 }
                 Pending::Question(question, request, told) => {
-                    let mut parts = self.feeder.ask(Arc::clone(&request))?;
+                    let mut parts = self.feeder.ask(&request)?;
                     if told.is_some() {
                         self.feeder.next += 1;
                     }

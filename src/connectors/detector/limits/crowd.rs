@@ -183,7 +183,7 @@ impl Spread {
         let ((what, name), values) = values.into_iter().max_by(|a, b| (a.1.len(), b.0).cmp(&(b.1.len(), a.0)))?;
         let name = if name.is_empty() { what.to_owned() } else { format!("{what} `{}`", shown(name)) };
         let examples = values.iter().take(EXAMPLES).map(|value| shown(value)).collect();
-        (values.len() > 1).then(|| Self { name, values: values.len(), examples })
+        (values.len() > 1).then_some(Self { name, values: values.len(), examples })
     }
 }
 

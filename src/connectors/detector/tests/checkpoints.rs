@@ -94,7 +94,7 @@ impl Player {
                 }
             }
             Step::Tick(seconds) => self.bench.tick(self.bench.now.secs() + seconds),
-            Step::Mute(begin) => self.ask(if *begin {
+            Step::Mute(begin) => self.ask(&if *begin {
                 serde_json::json!(["mute", { "match": { "service": "cart" }, "for": "5m" }])
             } else {
                 serde_json::json!(["unmute", { "id": 1 }])
@@ -103,7 +103,7 @@ impl Player {
                 let found = self.bench.found();
                 let Some(anomaly) = found.get(which % found.len().max(1)) else { return };
                 let verdict = if *normal { "normal" } else { "forget" };
-                self.ask(serde_json::json!(["feedback", { "anomaly": anomaly.id, "verdict": verdict }]));
+                self.ask(&serde_json::json!(["feedback", { "anomaly": anomaly.id, "verdict": verdict }]));
             }
             Step::History(learns) => {
                 for i in 0..self.bench.cores.len() {
@@ -114,7 +114,7 @@ impl Player {
         }
     }
 
-    fn ask(&mut self, what: serde_json::Value) {
+    fn ask(&mut self, what: &serde_json::Value) {
         let request = Request::read(what[0].as_str().unwrap(), what[1].clone(), self.bench.now).unwrap();
         self.bench.cores.iter_mut().for_each(|core| drop(rules::answer(core, &request)));
     }
@@ -224,7 +224,7 @@ fn run(disk: &Disk, shards: usize, twice: bool) -> Option<Outcome> {
         }
         for index in (80..=if twice { 81 } else { 80 }).filter(|_| minute == 79) {
             senders.iter().for_each(|shard| {
-                shard.blocking_send(Told { at: index, command: Command::Checkpoint(index), room: None }).unwrap()
+                shard.blocking_send(Told { at: index, command: Command::Checkpoint(index), room: None }).unwrap();
             });
             pieces.behind(index, vec![("incidents".to_owned(), vec![7; index as usize])]);
         }
@@ -233,8 +233,7 @@ fn run(disk: &Disk, shards: usize, twice: bool) -> Option<Outcome> {
     drop(pieces);
     while heard.blocking_recv().is_some() {}
     writing.join().unwrap();
-    let last = outcome.borrow().clone();
-    last
+    outcome.borrow().clone()
 }
 
 #[test]

@@ -382,7 +382,7 @@ impl Clients<'_> {
         let room = self.patiently(output.room()).await?;
         Ok(room.ok().map(|room| {
             let (receipt, waiting) = Receipt::new();
-            room.send(parcel.payload.clone(), parcel.origin.clone(), receipt);
+            room.send(&parcel.payload, &parcel.origin, receipt);
             waiting
         }))
     }
