@@ -1,5 +1,7 @@
 //! Every input of the corpus, and many like it, keep what the targets promise.
 
+#![expect(clippy::expect_used, clippy::print_stderr, reason = "a test; and it says which input it was")]
+
 use std::time::{Duration, Instant};
 
 use fuzz::mutate::Mutator;
