@@ -197,7 +197,8 @@ impl Reader {
     fn bound_by_next(&self) -> u64 {
         let Some(first) = self.later.front() else { return u64::MAX };
         match Scan::open(self.files.as_ref(), &self.folder.join(name(*first)), 0) {
-            Ok((_, Ok(header))) => header.follows,
+            // A header that says more than its file's name voids nothing behind that.
+            Ok((_, Ok(header))) => header.follows.min(*first),
             _ => *first,
         }
     }
