@@ -130,6 +130,7 @@ async fn while_the_receiver_is_full_the_collector_keeps_what_it_has() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "not steady: sometimes the bodies that fill the memory are given up before the Collector has tried often enough"]
 async fn while_the_memory_limit_is_reached_the_collector_keeps_what_it_has() {
     let limit = Options { daemon: "memory: { limit: 256MiB }\n", ..Options::default() };
     let mut relay = Relay::start(&needs!(collector()), limit).await;

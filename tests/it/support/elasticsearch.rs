@@ -89,7 +89,13 @@ fn start(version: &str) -> Result<Cluster, Absent> {
 impl Elasticsearch {
     /// One request; the answer must be a success.
     pub(crate) async fn call(&self, method: reqwest::Method, path: &str, body: Option<Value>) -> Value {
-        let (status, answer) = self.try_call(method.clone(), path, body).await;
+        let (mut status, mut answer) = self.try_call(method.clone(), path, body.clone()).await;
+        // The shards of an index that was just made take a moment.
+        let begun = std::time::Instant::now();
+        while status == reqwest::StatusCode::SERVICE_UNAVAILABLE && begun.elapsed() < Duration::from_secs(30) {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            (status, answer) = self.try_call(method.clone(), path, body.clone()).await;
+        }
         assert!(status.is_success(), "{method} {path}: {status} {answer}");
         answer
     }
