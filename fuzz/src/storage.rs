@@ -84,8 +84,7 @@ pub(crate) fn log(input: &[u8]) {
     let opened = bounded(input.len(), EACH, FIXED, open);
     let Ok((mut log, opened)) = opened else { panic_with("a log with bad files does not open") };
     let kept = read(&files, &folder);
-    // What was carried over from a segment that stays may be counted where it was.
-    assert!(opened.records <= kept.len() as u64, "{} records are said to be readable, {} are", opened.records, kept.len());
+    assert_eq!(opened.records, kept.len() as u64, "records that are said to be readable, and are");
     assert!(kept.last().is_none_or(|(last, _)| *last < log.next()), "the next index {} is taken", log.next());
     assert!(opened.damages.iter().chain(&[]).all(|d| !d.to_string().is_empty() && d.lost.start <= d.lost.end));
     let next = log.next();

@@ -40,7 +40,7 @@ async fn is_tried_again(relay: &mut Relay, numbers: std::ops::Range<u64>) -> [St
     let (before, sent) = (relay.calls(), relay.exported("sent_spans").await);
     let count = numbers.end - numbers.start;
     relay.send(numbers).await;
-    relay.called(before, count + 2).await;
+    relay.called(before, count + 5).await;
     assert_eq!(relay.exported("sent_spans").await, sent, "nothing of it is acknowledged");
     answers
 }

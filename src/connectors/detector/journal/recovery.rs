@@ -72,7 +72,8 @@ impl Recovery {
             let waiting = log.as_ref().is_some_and(|log| log.next() > state.next);
             let before = if waiting && !as_now { self.first(state.next)?.or(stored) } else { None };
             let (config, live_from) = self.under(before.as_ref());
-            let state = if before.is_some() { self.reload(state, &config).await } else { state };
+            let first = log.as_ref().map_or(0, Log::first);
+            let state = if before.is_some() { self.reload(state, &config, first).await } else { state };
             let mut machine = Machine::start(&self.context, &config, state, live_from, sink)?;
             if !waiting {
                 return Ok(Recovered { machine, log, replayed: total });
@@ -151,15 +152,18 @@ impl Recovery {
         }
     }
 
-    /// As [`Recovery::load`], under another configuration; where that cannot be, `state` is as good as any.
-    async fn reload(&self, state: State, config: &Config) -> State {
+    /// As [`Recovery::load`], under another configuration, for a log that begins at `first`.
+    async fn reload(&self, state: State, config: &Config, first: u64) -> State {
         if *config == self.config {
             return state;
         }
         drop(state);
         let under =
             Self { context: self.context.clone(), config: config.clone(), shards: self.shards, started: self.started.clone() };
-        under.load().await.0
+        let mut state = under.load().await.0;
+        // What the log does not go back to was told already.
+        state.next = state.next.max(first);
+        state
     }
 
     fn anew(&self, next: u64) -> State {
