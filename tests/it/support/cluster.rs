@@ -1,4 +1,5 @@
-//! A cluster that keeps documents by their id, as Elasticsearch does, and has bad days.
+//! A cluster that keeps documents by their id and hands out others to whoever reads, as Elasticsearch does, and has bad
+//! days.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -8,9 +9,11 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
-use http::StatusCode;
+use http::{Method, StatusCode};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
+
+use super::index::{Index, halve};
 
 /// What it has.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -28,6 +31,9 @@ struct Inner {
     /// Whether it has bad days.
     moody: bool,
     documents: Documents,
+    /// What readers find.
+    index: Index,
+    searches_refused: u64,
 }
 
 /// See the module. It ends with its runtime.
@@ -42,7 +48,7 @@ impl Cluster {
     pub(crate) async fn start(seed: u64) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
-        let inner = Inner { random: fastrand::Rng::with_seed(seed), moody: false, documents: Documents::default() };
+        let inner = Inner { random: fastrand::Rng::with_seed(seed), moody: false, documents: Documents::default(), index: Index::default(), searches_refused: 0 };
         let cluster = Self { url, inner: Arc::new(Mutex::new(inner)) };
         let app = Router::new().fallback(answer).with_state(cluster.clone());
         tokio::spawn(async move { axum::serve(listener, app).await });
@@ -57,6 +63,27 @@ impl Cluster {
         self.inner.lock().expect("the cluster").documents.clone()
     }
 
+    /// What it has for readers.
+    pub(crate) fn index<T>(&self, with: impl FnOnce(&mut Index) -> T) -> T {
+        with(&mut self.inner.lock().expect("the cluster").index)
+    }
+
+    /// Searches that went wrong.
+    pub(crate) fn searches_refused(&self) -> u64 {
+        self.inner.lock().expect("the cluster").searches_refused
+    }
+
+    /// The block of a receiver that reads here from `start` on, at most `page_size` documents at once, as if the present
+    /// was `delay` ago.
+    pub(crate) fn receiver(&self, start: &str, delay: Duration, page_size: usize) -> String {
+        format!(
+            "  elasticsearch: {{ endpoints: [\"{}\"], indices: [telemetry], start: \"{start}\", interval: 40ms, page_size: {page_size}, \
+             query_delay: {}ms, query_delay_jitter: 0s, overlap: 15m, compression: none, retry: {{ initial_interval: 10ms, max_interval: 50ms }} }}\n",
+            self.url,
+            delay.as_millis()
+        )
+    }
+
     /// The block of an exporter that writes here.
     pub(crate) fn exporter(&self) -> String {
         format!(
@@ -68,6 +95,24 @@ impl Cluster {
 }
 
 impl Inner {
+    /// What is no bulk request.
+    fn look(&mut self, method: &Method, path: &str, body: &[u8], partly: bool) -> (StatusCode, Value) {
+        let body = || serde_json::from_slice(body).expect("JSON");
+        match (method, path) {
+            (&Method::POST, "/_search") => {
+                let (status, mut answer) = self.index.search(&body());
+                if partly {
+                    halve(&mut answer);
+                }
+                (status, answer)
+            }
+            (&Method::DELETE, "/_pit") => self.index.close(&body()),
+            (&Method::POST, path) if path.ends_with("/_pit") => (StatusCode::OK, self.index.open()),
+            (_, path) if path.ends_with("/_field_caps") => (StatusCode::OK, json!({ "fields": {} })),
+            _ => (StatusCode::OK, json!({ "version": { "number": "9.4.3" }, "tagline": "You Know, for Search" })),
+        }
+    }
+
     /// Takes the documents of a request, some of them not now; the answer.
     fn take(&mut self, body: &[u8], partly: bool) -> Value {
         let mut lines = body.split(|b| *b == b'\n').filter_map(|line| serde_json::from_slice::<Value>(line).ok());
@@ -95,43 +140,84 @@ impl Inner {
     }
 }
 
+/// What a day is like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mood {
+    Well,
+    Slow,
+    TooMany,
+    Unavailable,
+    /// A page of a proxy.
+    BadGateway,
+    /// Some of the documents of a request; some of the hits of a search.
+    Partly,
+    /// The connection ends before anything was done, or after.
+    CutBefore,
+    CutAfter,
+    /// A node ends, and with it all points in time.
+    NodeLost,
+}
+
+impl Mood {
+    /// Of a request that writes two of three go wrong, of those that read, of which there are many more, two of seven.
+    fn any(random: &mut fastrand::Rng, writes: bool) -> Self {
+        match random.u8(0..if writes { 9 } else { 28 }) {
+            0 => Self::TooMany,
+            1 => Self::Unavailable,
+            2 => Self::BadGateway,
+            3 => Self::Partly,
+            4 => Self::CutBefore,
+            5 => Self::CutAfter,
+            6 => Self::Slow,
+            7 if !writes => Self::NodeLost,
+            _ => Self::Well,
+        }
+    }
+}
+
 async fn answer(State(cluster): State<Cluster>, request: Request) -> Response {
-    let bulk = request.uri().path().ends_with("_bulk");
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let Ok(body) = request.into_body().collect().await else { return StatusCode::BAD_REQUEST.into_response() };
     let body = body.to_bytes();
-    let json = |value: Value| {
-        ([("content-type", "application/json"), ("x-elastic-product", "Elasticsearch")], value.to_string()).into_response()
-    };
-    if !bulk {
-        return json(json!({ "version": { "number": "9.4.3" }, "tagline": "You Know, for Search" }));
-    }
+    let writes = path.ends_with("_bulk");
     let (mood, wait) = {
         let mut inner = cluster.inner.lock().expect("the cluster");
-        let mood = if inner.moody { inner.random.u8(0..9) } else { u8::MAX };
-        inner.documents.refused += u64::from(mood < 6);
-        (mood, inner.random.u64(50..400))
+        let mood = if inner.moody { Mood::any(&mut inner.random, writes) } else { Mood::Well };
+        if !matches!(mood, Mood::Well | Mood::Slow) {
+            let refused = if writes { &mut inner.documents.refused } else { &mut inner.searches_refused };
+            *refused += 1;
+        }
+        let longest = if writes { 400 } else { 150 };
+        (mood, inner.random.u64(longest / 8..longest))
     };
-    let take = |partly| cluster.inner.lock().expect("the cluster").take(&body, partly);
+    let reply = |partly| {
+        let mut inner = cluster.inner.lock().expect("the cluster");
+        let (status, answer) = if writes { (StatusCode::OK, inner.take(&body, partly)) } else { inner.look(&method, &path, &body, partly) };
+        (status, [("content-type", "application/json"), ("x-elastic-product", "Elasticsearch")], answer.to_string()).into_response()
+    };
     let cut = || {
         Body::from_stream(futures::stream::iter([Ok(bytes::Bytes::from_static(b"{\"err")), Err(std::io::Error::other("cut"))]))
     };
     match mood {
-        0 => StatusCode::TOO_MANY_REQUESTS.into_response(),
-        1 => StatusCode::SERVICE_UNAVAILABLE.into_response(),
-        2 => {
+        Mood::Well => reply(false),
+        Mood::Slow => {
+            tokio::time::sleep(Duration::from_millis(wait)).await;
+            reply(false)
+        }
+        Mood::TooMany => StatusCode::TOO_MANY_REQUESTS.into_response(),
+        Mood::Unavailable => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+        Mood::BadGateway => {
             (StatusCode::BAD_GATEWAY, [("content-type", "text/html")], "<html><title>Bad Gateway</title></html>").into_response()
         }
-        3 => json(take(true)),
-        // The answer is lost, with the request or without it.
-        4 => cut().into_response(),
-        5 => {
-            take(false);
+        Mood::Partly => reply(true),
+        Mood::CutBefore => cut().into_response(),
+        Mood::CutAfter => {
+            drop(reply(false));
             cut().into_response()
         }
-        6 => {
-            tokio::time::sleep(Duration::from_millis(wait)).await;
-            json(take(false))
+        Mood::NodeLost => {
+            cluster.inner.lock().expect("the cluster").index.lose_points();
+            reply(false)
         }
-        _ => json(take(false)),
     }
 }

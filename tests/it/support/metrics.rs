@@ -45,6 +45,12 @@ impl Metrics {
         self.sum("anomalyd_component_received_total", labels)
     }
 
+    /// Polls that were begun and did not fail.
+    pub(crate) fn polls(&self) -> u64 {
+        let events = |event| self.sum("anomalyd_component_events_total", &[("event", event)]);
+        events("polls") - events("polls_failed")
+    }
+
     /// The accounts of every component, by environment, class, component and payload.
     pub(crate) fn accounts(&self) -> BTreeMap<String, Account> {
         let mut accounts: BTreeMap<String, Account> = BTreeMap::new();
