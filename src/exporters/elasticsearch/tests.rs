@@ -167,6 +167,29 @@ async fn only_what_was_not_taken_is_sent_again_and_in_its_order() {
 }
 
 #[tokio::test]
+async fn nothing_overtakes_what_was_refused_for_now() {
+    let refused = Mutex::new(0);
+    let stub = Stub::with(move |seen| {
+        let mut refused = refused.lock().unwrap();
+        let mut answer = |id: &String| {
+            let refuses = id == "b" && *refused < 3;
+            *refused += u8::from(refuses);
+            if refuses { (429, "es_rejected_execution_exception") } else { (201, "") }
+        };
+        Some(items(&ids(seen).iter().map(&mut answer).collect::<Vec<_>>()))
+    })
+    .await;
+    let mut exporter = start(&stub.url, &json!({ "flush_interval": "10s", "max_batch_size": "8KiB" }));
+    exporter.send(&["a", "b", "c", "d", "e", "f"]).await;
+    assert_eq!(exporter.end().await.sent, 6);
+    let seen: Vec<String> = stub.seen().iter().map(|seen| ids(seen).concat()).collect();
+    let first = seen[0].len();
+    assert!((2..6).contains(&first), "a part of them fits into a request: {seen:?}");
+    assert_eq!(seen[1..4], ["b", "b", "b"]);
+    assert_eq!(seen[0].clone() + &seen[4..].concat(), "abcdef");
+}
+
+#[tokio::test]
 async fn what_is_there_already_counts_as_written() {
     let stub = Stub::answering([items(&[(409, "version_conflict_engine_exception"), (201, "")])]).await;
     let mut exporter = start(&stub.url, &json!({}));
