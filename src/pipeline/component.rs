@@ -256,7 +256,11 @@ pub trait Connector: Send {
     async fn run(self: Box<Self>, input: Input, output: Output) -> Result<(), ComponentError>;
 }
 
-/// Gives something out.
+/// Gives something out, in the order in which it comes.
+///
+/// What cannot be taken now is either tried again before anything that comes later, or given back to its sender
+/// ([`Flight::refused`](super::Flight::refused)), which at that moment withdraws all that is behind it: so each delivery is asked
+/// whether it is withdrawn before it is handled.
 #[async_trait]
 pub trait Exporter: Send {
     /// Runs until `input` ends, then flushes, and returns.
