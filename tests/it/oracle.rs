@@ -10,12 +10,16 @@
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
+use crate::support::needs;
 use crate::support::traffic::{self, Step, traffic};
+use crate::support::elasticsearch::{NEW, elasticsearch};
 use crate::support::judge::{Outcome, essence, judge};
 use crate::support::world::{World, replay_of, replaying, undisturbed};
 
 /// Kills in the normal run.
 const ROUNDS: usize = 50;
+/// Kills in front of a real cluster.
+const REAL_ROUNDS: usize = 12;
 /// After so many kills there is a new data directory.
 const MOST_ROUNDS: usize = 100;
 /// Minutes that are sent one by one, behind those that are sent in large requests.
@@ -26,9 +30,8 @@ const BEHIND: u64 = 4;
 const TICK: Duration = Duration::from_millis(60);
 
 /// Kills a daemon `rounds` times.
-async fn disturbed(steps: &[Step], rounds: usize, seed: u64, expected: &Outcome) {
+async fn disturbed(world: World, steps: &[Step], rounds: usize, seed: u64, expected: &Outcome) {
     let mut random = fastrand::Rng::with_seed(seed);
-    let world = World::reading(seed, MINUTES).await;
     world.cluster.moody(true);
     let all = traffic::all(MINUTES);
     let (at, until) = (AtomicUsize::new(0), AtomicUsize::new(0));
@@ -41,12 +44,12 @@ async fn disturbed(steps: &[Step], rounds: usize, seed: u64, expected: &Outcome)
             // While it starts and recovers, or later.
             let wait = Duration::from_millis(if random.u8(0..4) == 0 { random.u64(0..150) } else { random.u64(150..1500) });
             let mut come = minute.saturating_sub(BEHIND);
-            world.cluster.index(|index| index.reach(traffic::end_of(come)));
+            world.reach(traffic::end_of(come)).await;
             let mut daemon = world.setup.spawn();
             let begin = Instant::now();
             while begin.elapsed() < wait {
                 come = (come + 1).min(minute);
-                world.cluster.index(|index| index.reach(traffic::end_of(come)));
+                world.reach(traffic::end_of(come)).await;
                 tokio::time::sleep(TICK.min(wait.saturating_sub(begin.elapsed()))).await;
             }
             if let Some(status) = daemon.ended() {
@@ -67,7 +70,7 @@ async fn disturbed(steps: &[Step], rounds: usize, seed: u64, expected: &Outcome)
         }
         until.store(usize::MAX, SeqCst);
         world.cluster.moody(false);
-        world.cluster.index(|index| index.reach(u64::MAX));
+        world.reach(u64::MAX).await;
         world.present(traffic::end_of(all), 200);
         world.setup.start().await
     };
@@ -108,8 +111,16 @@ async fn killed_at_any_moment_a_daemon_learns_once_finds_the_same_and_delivers_i
     while left > 0 {
         let now = left.min(MOST_ROUNDS);
         eprintln!("to repeat this: scripts/oracle {now} {next}");
-        disturbed(&steps, now, next, &expected).await;
+        disturbed(World::reading(next, MINUTES).await, &steps, now, next, &expected).await;
         left -= now;
         next += 1;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_at_any_moment_a_daemon_learns_each_document_of_a_real_cluster_once() {
+    let elasticsearch = needs!(elasticsearch(NEW));
+    let expected = undisturbed(&[], MINUTES).await;
+    let seed = number("ANOMALYD_ORACLE_SEED").unwrap_or(1);
+    disturbed(World::reading_from(elasticsearch, seed, MINUTES).await, &[], REAL_ROUNDS, seed, &expected).await;
 }

@@ -73,17 +73,6 @@ impl Cluster {
         self.inner.lock().expect("the cluster").searches_refused
     }
 
-    /// The block of a receiver that reads here from `start` on, at most `page_size` documents at once, as if the present
-    /// was `delay` ago.
-    pub(crate) fn receiver(&self, start: &str, delay: Duration, page_size: usize) -> String {
-        format!(
-            "  elasticsearch: {{ endpoints: [\"{}\"], indices: [telemetry], start: \"{start}\", interval: 40ms, page_size: {page_size}, \
-             query_delay: {}ms, query_delay_jitter: 0s, overlap: 15m, compression: none, retry: {{ initial_interval: 10ms, max_interval: 50ms }} }}\n",
-            self.url,
-            delay.as_millis()
-        )
-    }
-
     /// The block of an exporter that writes here.
     pub(crate) fn exporter(&self) -> String {
         format!(

@@ -4,19 +4,24 @@
 //! the past, so the daemon is told at each start that the present is as long ago as time has come in the cluster
 //! (`query_delay`): it follows it as it does the real one, window by window, with documents that are found late.
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, SystemTime};
 
 use futures::future::join_all;
+use serde_json::Value;
 
 use super::cluster::{Cluster, Documents};
 use super::daemon::{Daemon, Setup};
+use super::elasticsearch::Elasticsearch;
+use super::index::Written;
 use super::judge::{Outcome, POLLED, PRODUCTION, judge};
 use super::metrics::Metrics;
 use super::traffic::{Client, Step};
-use super::{free_port, pipelines, traffic};
+use super::{free_port, pipelines, traffic, unique};
 
 const SOON: Duration = Duration::from_secs(120);
 
@@ -25,8 +30,18 @@ pub(crate) struct World {
     pub(crate) setup: Setup,
     pub(crate) cluster: Cluster,
     pub(crate) client: Client,
-    /// Documents of the environment that is read, if there is one.
+    read: Option<Read>,
+}
+
+/// Where documents are read.
+struct Read {
+    /// Lines that name it in a receiver's block.
+    place: String,
+    /// How many there will be.
     documents: u64,
+    /// A real cluster, its index, and the documents that are not written yet, by the moment from which they are found. None:
+    /// it is the one of the world, which has them all.
+    real: Option<(Elasticsearch, String, Mutex<VecDeque<Written>>)>,
 }
 
 const DETECTOR: &str = "warmup: 60, threshold: 1.1, idle_timeout: 6h, shards: 2";
@@ -43,32 +58,76 @@ impl World {
             .environment(PRODUCTION, &watched(&pipeline, &setup, &cluster, PRODUCTION, DETECTOR))
             .more("pipeline: { shutdown_deadline: 20s }\n")
             .storage("checkpoint_interval: 1s, input_log: { max_size: 16MiB, segment_size: 1MiB }");
-        Self { setup, cluster, client: Client::new(grpc), documents: 0 }
+        Self { setup, cluster, client: Client::new(grpc), read: None }
     }
 
     /// One that reads, too: the documents of so many minutes; see [`traffic::documents`].
     pub(crate) async fn reading(seed: u64, minutes: u64) -> Self {
         let mut world = Self::new(seed).await;
         let documents = traffic::documents(minutes);
-        world.documents = documents.len() as u64;
+        let place = format!("    endpoints: [\"{}\"]\n    indices: [telemetry]\n", world.cluster.url);
+        world.read = Some(Read { place, documents: documents.len() as u64, real: None });
         world.cluster.index(|index| index.put(documents));
+        world.setup.environment(POLLED, "");
+        world
+    }
+
+    /// As [`World::reading`], but the documents lie in a real cluster.
+    pub(crate) async fn reading_from(elasticsearch: Elasticsearch, seed: u64, minutes: u64) -> Self {
+        let mut world = Self::new(seed).await;
+        let mut documents = traffic::documents(minutes);
+        documents.sort_by_key(|document| document.found_from);
+        let index = unique("telemetry-");
+        elasticsearch.plain_index(&index).await;
+        let place = format!("{}    indices: [{index}]\n", elasticsearch.yaml(4));
+        let count = documents.len() as u64;
+        world.read = Some(Read { place, documents: count, real: Some((elasticsearch, index, Mutex::new(documents.into()))) });
         world.setup.environment(POLLED, "");
         world
     }
 
     /// Tells the daemon that starts next how far time has come, and how large pages are.
     pub(crate) fn present(&self, moment: u64, page_size: usize) {
+        let Some(Read { place, .. }) = &self.read else { return };
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a clock");
-        let receiver = self.cluster.receiver(&traffic::begin(), now - Duration::from_nanos(moment), page_size);
+        let delay = (now - Duration::from_nanos(moment)).as_millis();
+        let receiver = format!(
+            "  elasticsearch:
+{place}    start: \"{}\"
+    interval: 40ms
+    page_size: {page_size}
+    query_delay: {delay}ms
+    query_delay_jitter: 0s
+    overlap: 15m
+    compression: none
+    retry: {{ initial_interval: 10ms, max_interval: 50ms }}
+",
+            traffic::begin()
+        );
         let pipeline = pipelines::all_signals_from("elasticsearch", &receiver);
         let detector = format!("{DETECTOR}, {LATENESS}");
         self.setup.rewrite(POLLED, &watched(&pipeline, &self.setup, &self.cluster, POLLED, &detector));
     }
 
+    /// Time has come to `moment` where documents are read: what is found from then on is there.
+    pub(crate) async fn reach(&self, moment: u64) {
+        let Some((elasticsearch, index, left)) = self.read.as_ref().and_then(|read| read.real.as_ref()) else {
+            return self.cluster.index(|index| index.reach(moment));
+        };
+        let due: Vec<Value> = {
+            let mut left = left.lock().expect("the documents");
+            let due = left.partition_point(|document| document.found_from <= moment);
+            left.drain(..due).map(|document| document.source).collect()
+        };
+        if !due.is_empty() {
+            elasticsearch.index(index, due).await;
+        }
+    }
+
     /// What the daemon that has just ended knows, and what it has handed on.
     pub(crate) fn outcome(&self) -> Outcome {
         let documents = Documents { repeated: 0, refused: 0, ..self.cluster.documents() };
-        let environments = [PRODUCTION, POLLED].into_iter().take(if self.documents > 0 { 2 } else { 1 });
+        let environments = [PRODUCTION, POLLED].into_iter().take(if self.read.is_some() { 2 } else { 1 });
         let files = environments.map(|name| (name, self.file(name))).collect();
         Outcome { digest: replay(self.setup.data(), "digest"), documents, files }
     }
@@ -97,7 +156,7 @@ impl World {
     /// Waits until all documents are read and the cluster has all that was found, and ends the daemon.
     pub(crate) async fn end(&self, mut daemon: Daemon) {
         self.cluster.moody(false);
-        if self.documents > 0 {
+        if self.read.is_some() {
             let seen = daemon.metrics().await.polls();
             // The one that is under way may have begun before.
             daemon.metrics_when("a poll of all that is there", SOON, |metrics| metrics.polls() >= seen + 2).await;
@@ -142,19 +201,20 @@ pub(crate) fn replaying(data: &Path, more: &[&str]) -> Output {
 /// What a daemon that nothing disturbs makes of `steps`, and of the documents of so many minutes.
 pub(crate) async fn undisturbed(steps: &[Step], minutes: u64) -> Outcome {
     let world = World::reading(0, minutes).await;
-    world.cluster.index(|index| index.reach(u64::MAX));
+    world.reach(u64::MAX).await;
     world.present(traffic::end_of(traffic::all(minutes)), 200);
     let daemon = world.setup.start().await;
     let (at, until) = (AtomicUsize::new(0), AtomicUsize::new(usize::MAX));
     let sending = world.send(steps, &at, &until);
     let again = tokio::time::timeout(SOON, sending).await.unwrap_or_else(|_| panic!("it takes too long:\n{}", daemon.said()));
     let polled = |m: &Metrics| m.sum("anomalyd_component_events_total", &[("environment", POLLED), ("event", "documents")]);
-    let metrics = daemon.metrics_when("all documents to be read", SOON, |m| polled(m) >= world.documents).await;
-    assert_eq!(polled(&metrics), world.documents, "each document is read once");
+    let documents = world.read.as_ref().map_or(0, |read| read.documents);
+    let metrics = daemon.metrics_when("all documents to be read", SOON, |m| polled(m) >= documents).await;
+    assert_eq!(polled(&metrics), documents, "each document is read once");
     assert_eq!(metrics.sum("anomalyd_component_dropped_total", &[("environment", POLLED)]), 0, "{}", metrics.text());
     world.end(daemon).await;
     let outcome = world.outcome();
-    for (environment, file) in &outcome.files {
+    for (environment, file) in outcome.files.iter().filter(|(name, _)| **name == POLLED || !steps.is_empty()) {
         assert!(file.lines().count() > 8, "{environment}: the faults are found ({again} sent again): {file}");
     }
     judge(&outcome, &outcome);
