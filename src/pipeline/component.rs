@@ -109,6 +109,21 @@ pub struct Context {
     pub services: Services,
 }
 
+#[cfg(test)]
+impl Context {
+    /// What a component is given in a test.
+    pub(crate) fn of_test(environment: &str, id: &str, services: Services) -> Self {
+        Self {
+            environment: Environment::new(environment),
+            id: ComponentId::parse(id).expect("an id"),
+            counters: Arc::default(),
+            health: Health::default(),
+            shutdown: CancellationToken::new(),
+            services,
+        }
+    }
+}
+
 impl Context {
     /// The component's own folder: `<data_dir>/<environment>/<id>`.
     #[must_use]

@@ -10,10 +10,10 @@
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use crate::support::needs;
-use crate::support::traffic::{self, Step, traffic};
 use crate::support::elasticsearch::{NEW, elasticsearch};
 use crate::support::judge::{Outcome, essence, judge};
+use crate::support::needs;
+use crate::support::traffic::{self, Step, traffic};
 use crate::support::world::{World, replay_of, replaying, undisturbed};
 
 /// Kills in the normal run.

@@ -6,8 +6,7 @@ use crate::model::{
     Anomaly, DetectorRef, Direction, Entity, Environment, Incident, IncidentEvent, Reason, Severity, Signal, SpanKind, UnixNanos,
     Window,
 };
-use crate::pipeline::{ComponentId, Counters, Health, ManualClock, Output, Registry, Services};
-use crate::storage::MemoryStorage;
+use crate::pipeline::{Output, Services};
 
 /// Slow calls of one operation.
 pub(super) fn anomaly() -> Anomaly {
@@ -106,23 +105,8 @@ struct Run {
 
 fn start(format: Format) -> Run {
     let sink = Sink::default();
-    let counters = Arc::new(Counters::default());
-    let context = Context {
-        environment: Environment::new("production"),
-        id: ComponentId::parse("console").unwrap(),
-        counters: Arc::clone(&counters),
-        health: Health::default(),
-        shutdown: tokio_util::sync::CancellationToken::new(),
-        services: Services {
-            clock: Arc::new(ManualClock::default()),
-            storage: Arc::new(MemoryStorage::default()),
-            data_dir: std::path::PathBuf::new(),
-            registry: Registry::default(),
-            queue_capacity: 1,
-            ..Services::in_memory()
-        },
-    };
-    let (edge, input) = Input::queue(8, counters);
+    let context = Context::of_test("production", "console", Services::in_memory());
+    let (edge, input) = Input::queue(8, Arc::clone(&context.counters));
     let console = Console { format, context: context.clone(), out: Box::new(sink.clone()), begun: false };
     Run { output: Output::new(vec![edge]), sink, context, task: tokio::spawn(Box::new(console).run(input)) }
 }

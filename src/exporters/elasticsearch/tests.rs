@@ -11,11 +11,8 @@ use tokio::task::JoinHandle;
 use super::document::tests::anomaly;
 use super::*;
 use crate::elasticsearch::stub::{Answer, Seen, Stub};
-use crate::model::{Anomaly, Environment};
-use crate::pipeline::{
-    ComponentId, Context, Counts, Edge, Health, Origin, Output, Receipt, Registry, Services, Status, SystemClock,
-};
-use crate::storage::MemoryStorage;
+use crate::model::Anomaly;
+use crate::pipeline::{Context, Counts, Edge, Origin, Output, Receipt, Services, Status};
 
 /// A running exporter.
 struct Running {
@@ -28,21 +25,8 @@ struct Running {
 /// Starts an exporter that writes to `url`, with waits that suit a test. `more` adds to the configuration.
 fn start(url: &str, more: &Value) -> Running {
     let folder = tempfile::tempdir().unwrap();
-    let context = Context {
-        environment: Environment::new("production"),
-        id: ComponentId::parse("elasticsearch/anomalies").unwrap(),
-        counters: Arc::default(),
-        health: Health::default(),
-        shutdown: tokio_util::sync::CancellationToken::new(),
-        services: Services {
-            clock: Arc::new(SystemClock),
-            storage: Arc::new(MemoryStorage::default()),
-            data_dir: folder.path().to_owned(),
-            registry: Registry::default(),
-            queue_capacity: 4,
-            ..Services::in_memory()
-        },
-    };
+    let services = Services { data_dir: folder.path().to_owned(), ..Services::in_memory() };
+    let context = Context::of_test("production", "elasticsearch/anomalies", services);
     let mut config = json!({
         "endpoints": [url], "setup": false, "flush_interval": "1ms", "request_timeout": "500ms",
         "retry": { "initial_interval": "1ms", "max_interval": "4ms" },

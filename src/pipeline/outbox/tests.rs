@@ -9,32 +9,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::*;
-use crate::model::{DetectorRef, Environment, Incident, IncidentEvent, Lead, Payload, Severity};
-use crate::pipeline::{ComponentId, Counters, Delivery, Edge, Health, Input, ManualClock, Output, Services};
+use crate::model::{Incident, Lead, Payload};
+use crate::pipeline::{Counters, Delivery, Edge, Input, ManualClock, Output, Services};
 use crate::storage::{Files, SimFiles};
 
 /// An event whose id tells the entry that it comes from.
 pub(super) fn event(entry: u64, number: u32) -> Incident {
-    Incident {
-        id: format!("e{entry}"),
-        environment: Environment::new("production"),
-        detector: DetectorRef { name: "detector".into(), kind: "ensemble".into(), version: "1".into() },
-        event: IncidentEvent::Opened,
-        sequence: number,
-        start: UnixNanos::from_secs(60),
-        updated: UnixNanos::from_secs(120),
-        end: None,
-        score: 80.0,
-        severity: Severity::Critical,
-        threshold: 1.55,
-        title: "checkout writes more error records than usual".into(),
-        lead: Lead { observed: f64::NAN, ..Lead::default() },
-        anomalies: 1,
-        series_count: 1,
-        services: vec!["checkout".into()],
-        entities: Vec::new(),
-        series: Vec::new(),
-    }
+    let lead = Lead { observed: f64::NAN, ..Lead::default() };
+    Incident { lead, ..Incident::example(&format!("e{entry}"), number) }
 }
 
 /// What one entry brings: `count` events.
@@ -48,20 +30,14 @@ pub(super) fn ids(findings: &Findings) -> Vec<String> {
 
 /// A detector's context on `files`; dead letters go to a real folder.
 pub(super) fn context(files: Option<SimFiles>, folder: &std::path::Path, max_size: u64) -> Context {
-    Context {
-        environment: Environment::new("production"),
-        id: ComponentId::parse("detector").unwrap(),
-        counters: Arc::new(Counters::default()),
-        health: Health::default(),
-        shutdown: CancellationToken::new(),
-        services: Services {
-            clock: Arc::new(ManualClock::new(UnixNanos::from_secs(1_800_000_000))),
-            data_dir: folder.to_owned(),
-            files: files.map(|files| Arc::new(files) as Arc<dyn Files>),
-            outbox: OutboxSettings { max_size, patience: Duration::from_millis(300) },
-            ..Services::in_memory()
-        },
-    }
+    let services = Services {
+        clock: Arc::new(ManualClock::new(UnixNanos::from_secs(1_800_000_000))),
+        data_dir: folder.to_owned(),
+        files: files.map(|files| Arc::new(files) as Arc<dyn Files>),
+        outbox: OutboxSettings { max_size, patience: Duration::from_millis(300) },
+        ..Services::in_memory()
+    };
+    Context::of_test("production", "detector", services)
 }
 
 /// A target that a test plays.

@@ -16,10 +16,13 @@ use serde_json::{Value, json};
 use super::index::{Index, halve};
 
 /// What it has.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Documents {
     /// By id, without what tells when they were written.
     pub(crate) all: BTreeMap<String, Value>,
+    /// The numbers of the requests that each was in, and of the one by which it was taken.
+    pub(crate) offered: BTreeMap<String, Vec<u64>>,
+    pub(crate) taken: BTreeMap<String, u64>,
     /// Documents that came again: answered with 409.
     pub(crate) repeated: u64,
     /// Requests that went wrong.
@@ -30,7 +33,11 @@ struct Inner {
     random: fastrand::Rng,
     /// Whether it has bad days.
     moody: bool,
+    /// What every day is like when it has none.
+    mood: Mood,
     documents: Documents,
+    /// Bulk requests so far.
+    requests: u64,
     /// What readers find.
     index: Index,
     searches_refused: u64,
@@ -48,7 +55,15 @@ impl Cluster {
     pub(crate) async fn start(seed: u64) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
-        let inner = Inner { random: fastrand::Rng::with_seed(seed), moody: false, documents: Documents::default(), index: Index::default(), searches_refused: 0 };
+        let inner = Inner {
+            random: fastrand::Rng::with_seed(seed),
+            moody: false,
+            mood: Mood::Well,
+            requests: 0,
+            documents: Documents::default(),
+            index: Index::default(),
+            searches_refused: 0,
+        };
         let cluster = Self { url, inner: Arc::new(Mutex::new(inner)) };
         let app = Router::new().fallback(answer).with_state(cluster.clone());
         tokio::spawn(async move { axum::serve(listener, app).await });
@@ -57,6 +72,11 @@ impl Cluster {
 
     pub(crate) fn moody(&self, moody: bool) {
         self.inner.lock().expect("the cluster").moody = moody;
+    }
+
+    /// It is like this from now on.
+    pub(crate) fn is(&self, mood: Mood) {
+        self.inner.lock().expect("the cluster").mood = mood;
     }
 
     pub(crate) fn documents(&self) -> Documents {
@@ -104,13 +124,18 @@ impl Inner {
 
     /// Takes the documents of a request, some of them not now; the answer.
     fn take(&mut self, body: &[u8], partly: bool) -> Value {
+        self.requests += 1;
         let mut lines = body.split(|b| *b == b'\n').filter_map(|line| serde_json::from_slice::<Value>(line).ok());
         let mut items = Vec::new();
         let mut errors = false;
         while let (Some(action), Some(mut document)) = (lines.next(), lines.next()) {
             let id = action["create"]["_id"].as_str().expect("an id").to_owned();
-            let error = |status: u16, kind: &str| json!({ "status": status, "error": { "type": kind, "reason": "not now" } });
-            let answer = if partly && self.random.bool() {
+            self.documents.offered.entry(id.clone()).or_default().push(self.requests);
+            let reason = if self.mood == Mood::Strict { format!("document {id} is strange") } else { "not now".to_owned() };
+            let error = |status: u16, kind: &str| json!({ "status": status, "error": { "type": kind, "reason": reason } });
+            let answer = if self.mood == Mood::Strict {
+                error(400, "document_parsing_exception")
+            } else if partly && self.random.bool() {
                 error([429, 503][self.random.usize(0..2)], "es_rejected_execution_exception")
             } else if let Some(_there) = self.documents.all.get(&id) {
                 self.documents.repeated += 1;
@@ -119,6 +144,7 @@ impl Inner {
                 if let Some(event) = document.get_mut("event").and_then(Value::as_object_mut) {
                     event.remove("created");
                 }
+                self.documents.taken.insert(id.clone(), self.requests);
                 self.documents.all.insert(id, document);
                 json!({ "status": 201 })
             };
@@ -131,7 +157,7 @@ impl Inner {
 
 /// What a day is like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mood {
+pub(crate) enum Mood {
     Well,
     Slow,
     TooMany,
@@ -145,6 +171,8 @@ enum Mood {
     CutAfter,
     /// A node ends, and with it all points in time.
     NodeLost,
+    /// It takes no document, ever.
+    Strict,
 }
 
 impl Mood {
@@ -171,8 +199,8 @@ async fn answer(State(cluster): State<Cluster>, request: Request) -> Response {
     let writes = path.ends_with("_bulk");
     let (mood, wait) = {
         let mut inner = cluster.inner.lock().expect("the cluster");
-        let mood = if inner.moody { Mood::any(&mut inner.random, writes) } else { Mood::Well };
-        if !matches!(mood, Mood::Well | Mood::Slow) {
+        let mood = if inner.moody { Mood::any(&mut inner.random, writes) } else { inner.mood };
+        if !matches!(mood, Mood::Well | Mood::Slow | Mood::Strict) {
             let refused = if writes { &mut inner.documents.refused } else { &mut inner.searches_refused };
             *refused += 1;
         }
@@ -181,14 +209,16 @@ async fn answer(State(cluster): State<Cluster>, request: Request) -> Response {
     };
     let reply = |partly| {
         let mut inner = cluster.inner.lock().expect("the cluster");
-        let (status, answer) = if writes { (StatusCode::OK, inner.take(&body, partly)) } else { inner.look(&method, &path, &body, partly) };
-        (status, [("content-type", "application/json"), ("x-elastic-product", "Elasticsearch")], answer.to_string()).into_response()
+        let (status, answer) =
+            if writes { (StatusCode::OK, inner.take(&body, partly)) } else { inner.look(&method, &path, &body, partly) };
+        (status, [("content-type", "application/json"), ("x-elastic-product", "Elasticsearch")], answer.to_string())
+            .into_response()
     };
     let cut = || {
         Body::from_stream(futures::stream::iter([Ok(bytes::Bytes::from_static(b"{\"err")), Err(std::io::Error::other("cut"))]))
     };
     match mood {
-        Mood::Well => reply(false),
+        Mood::Well | Mood::Strict => reply(false),
         Mood::Slow => {
             tokio::time::sleep(Duration::from_millis(wait)).await;
             reply(false)

@@ -84,7 +84,8 @@ impl Index {
         let window = moment(&range["gte"])..moment(&range["lt"]);
         let ids = filters.iter().find_map(|filter| filter.pointer("/ids/values")).and_then(Value::as_array);
         let after = body["search_after"].as_array().map(|sort| (moment(&sort[0]), sort[1].as_u64().expect("a place")));
-        let begin = self.documents.partition_point(|document| document.time < window.start.max(after.map_or(0, |(time, _)| time)));
+        let begin =
+            self.documents.partition_point(|document| document.time < window.start.max(after.map_or(0, |(time, _)| time)));
         let found = self.documents.iter().enumerate().skip(begin).take_while(|(_, document)| document.time < window.end);
         let wanted = found.filter(|(place, document)| {
             let later = after.is_none_or(|after| (document.time, *place as u64) > after);

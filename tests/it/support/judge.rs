@@ -12,7 +12,7 @@ pub(crate) const PRODUCTION: &str = "production";
 pub(crate) const POLLED: &str = "polled";
 
 /// What is left of a run.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 pub(crate) struct Outcome {
     /// A line for every series: a hash of all that was learnt of it.
     pub(crate) digest: String,
@@ -27,7 +27,9 @@ pub(crate) fn judge(outcome: &Outcome, expected: &Outcome) {
     let mut delivered = BTreeSet::new();
     for (environment, expected) in &expected.files {
         let file = outcome.files.get(environment).map(String::as_str).unwrap_or_default();
-        for id in file.lines().map(id) {
+        let ids: Vec<String> = file.lines().map(id).collect();
+        in_order(&ids, &outcome.documents);
+        for id in ids {
             assert!(delivered.insert(id.clone()), "{id} stands twice in the file of {environment}");
         }
         if *environment == PRODUCTION {
@@ -41,6 +43,18 @@ pub(crate) fn judge(outcome: &Outcome, expected: &Outcome) {
     for (id, document) in &expected.documents.all {
         if document["data_stream"]["namespace"] == PRODUCTION {
             assert_eq!(outcome.documents.all.get(id), Some(document), "document {id}");
+        }
+    }
+}
+
+/// Fails where the cluster was offered a document before it had one that was found earlier, but for one of the same request.
+fn in_order(ids: &[String], documents: &Documents) {
+    for (place, later) in ids.iter().enumerate() {
+        let Some(first) = documents.offered.get(later).and_then(|requests| requests.first()) else { continue };
+        for earlier in &ids[..place] {
+            let had = documents.taken.get(earlier).is_some_and(|request| request <= first);
+            let together = documents.offered.get(earlier).is_some_and(|requests| requests.contains(first));
+            assert!(had || together, "{later} was offered by request {first}, when {earlier} was not there yet");
         }
     }
 }
@@ -65,7 +79,7 @@ fn parsed(line: &str) -> Value {
 }
 
 /// The id of a line of the `file` exporter, which is that of its document.
-fn id(line: &str) -> String {
+pub(crate) fn id(line: &str) -> String {
     let finding = parsed(line);
     let id = finding["id"].as_str().expect("an id");
     finding.get("sequence").map_or_else(|| id.to_owned(), |sequence| format!("{id}-{sequence}"))

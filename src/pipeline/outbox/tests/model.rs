@@ -87,6 +87,21 @@ struct World {
 }
 
 impl World {
+    fn new(seed: u64) -> Self {
+        Self {
+            files: SimFiles::new(seed),
+            folder: tempfile::tempdir().unwrap(),
+            journal: Vec::new(),
+            checkpoint: 0,
+            behaviours: [Behaviour::Keep; 2],
+            had: Default::default(),
+            order: Default::default(),
+            handled: 0,
+            lives: 0,
+            silent: false,
+        }
+    }
+
     async fn begin(&self) -> Life {
         let context = context(Some(self.files.clone()), self.folder.path(), 4 << 20);
         let outbox = Outbox::open(&context).unwrap();
@@ -217,29 +232,20 @@ impl World {
     }
 }
 
-fn check(seed: u64, steps: Vec<Step>) {
+/// What there is after these steps, and an end in which all is well.
+fn played_out(seed: u64, steps: Vec<Step>) -> World {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let mut world = World {
-        files: SimFiles::new(seed),
-        folder: tempfile::tempdir().unwrap(),
-        journal: Vec::new(),
-        checkpoint: 0,
-        behaviours: [Behaviour::Keep; 2],
-        had: Default::default(),
-        order: Default::default(),
-        handled: 0,
-        lives: 0,
-        silent: false,
-    };
+    let mut world = World::new(seed);
     runtime.block_on(world.play(steps));
     world.judge();
+    world
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, max_shrink_iters: 200, ..ProptestConfig::default() })]
     #[test]
     fn whatever_happens_each_target_has_every_finding_in_order_and_only_a_crash_repeats_one(seed in any::<u64>(), steps in steps()) {
-        check(seed, steps);
+        played_out(seed, steps);
     }
 }
 
@@ -257,21 +263,7 @@ fn a_cursor_that_is_ahead_of_an_outbox_that_lost_its_end_sends_nothing_twice() {
             Step::Tidy,
             Step::Crash { power: true },
         ];
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let mut world = World {
-            files: SimFiles::new(seed),
-            folder: tempfile::tempdir().unwrap(),
-            journal: Vec::new(),
-            checkpoint: 0,
-            behaviours: [Behaviour::Keep; 2],
-            had: Default::default(),
-            order: Default::default(),
-            handled: 0,
-            lives: 0,
-            silent: false,
-        };
-        runtime.block_on(world.play(steps));
-        world.judge();
+        let world = played_out(seed, steps);
         for had in &world.had {
             let twice: Vec<_> = had.iter().filter(|(_, times)| **times > 1).collect();
             assert!(twice.is_empty(), "seed {seed}: {twice:?}");
