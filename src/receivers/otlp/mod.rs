@@ -16,6 +16,7 @@ mod grpc;
 mod http;
 mod json;
 mod listeners;
+mod paths;
 mod patience;
 mod points;
 mod pressure;
