@@ -30,6 +30,7 @@ mod stages;
 mod tasks;
 #[cfg(test)]
 mod test_components;
+mod text_file;
 
 pub use ask::{Desk, Question, Refusal, RefusalKind};
 pub use backoff::Backoff;
@@ -55,3 +56,4 @@ pub use reload::{Change, ReloadError};
 pub use run::{Running, start};
 pub use spec::{EnvironmentSpec, PipelineKind, PipelineSpec};
 pub use tasks::Drained;
+pub use text_file::TextFile;

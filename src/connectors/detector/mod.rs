@@ -56,6 +56,7 @@ pub const FACTORY: Factory = Factory {
     acknowledgement: "An observation is taken in when it is in the input log on disk; whatever ends the daemon, it is learnt once.",
     schema: |generator| generator.subschema_for::<Config>(),
     implicit: true,
+    files: &["maintenance.*.calendar"],
     gives: |kind| match kind {
         PayloadKind::Observations | PayloadKind::Telemetry(Signal::Metrics) => Some(PayloadKind::Anomalies),
         PayloadKind::Telemetry(_) | PayloadKind::Anomalies => None,

@@ -47,6 +47,7 @@ pub const FACTORY: Factory = Factory {
                       again is not counted twice.",
     schema: |generator| generator.subschema_for::<Config>(),
     implicit: false,
+    files: &[],
     gives: |kind| matches!(kind, PayloadKind::Telemetry(_)).then_some(kind),
     check: config::check,
     make: Make::Listeners(|| Box::new(Otlp::default())),
