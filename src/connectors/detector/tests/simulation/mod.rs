@@ -243,6 +243,24 @@ async fn an_index_stands_for_one_entry_even_if_the_disk_fails_when_some_are_left
     State::load(&world).unwrap().judge(&reference.state).unwrap();
 }
 
+/// What a killed process has written may be known to the kernel alone. Neither a poller nor a client that asks again may
+/// hear that it is kept, before it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_written_last_is_safe_before_anybody_relies_on_it() {
+    let stages = Arc::new(stream::by_turns());
+    let mut reference = World::new(0, Arc::clone(&stages));
+    undisturbed(&mut reference, 1).await.unwrap();
+    let reference = State::load(&reference).unwrap();
+    for calls in 10..50 {
+        let mut world = World::new(calls as u64, Arc::clone(&stages));
+        world.live(Plan { shards: 1, end: Some((End::Kill, calls)), ..Plan::default() }).await.unwrap();
+        let faults = vec![(world.at, Fault::ReadOnly, 20)];
+        world.live(Plan { shards: 1, faults, end: Some((End::PowerCut, 12)), ..Plan::default() }).await.unwrap();
+        undisturbed(&mut world, 1).await.unwrap();
+        State::load(&world).unwrap().judge(&reference).unwrap_or_else(|why| panic!("killed at call {calls}: {why}"));
+    }
+}
+
 /// Indices that are left out at the end of the log stand for no entry, so nothing waits for the configuration of before.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_configuration_begins_behind_indices_that_were_left_out() {
