@@ -50,7 +50,7 @@ pub use memory::{Available, Machine, Memory, Pressure, resident};
 pub use observer::{Judgement, Observer, Track, Watched};
 pub use origin::{BatchId, Mark, Origin};
 pub use outbox::{Outbox, OutboxLevels, OutboxSettings};
-pub use receipt::{Lost, Receipt, Waiting};
+pub use receipt::{Lost, Receipt, Row, Waiting};
 pub use registry::{ComponentInfo, Health, Registry, Status};
 pub use reload::{Change, ReloadError};
 pub use run::{Running, start};

@@ -209,8 +209,7 @@ impl Core {
         outcome
     }
 
-    /// Puts the sources into an order that does not depend on which came first.
-    #[cfg(test)]
+    /// Puts the sources into an order that does not depend on which came first, for whoever compares states.
     pub(super) fn sort_sources(&mut self) {
         let places = self.sources.sort();
         self.groups.change_all(|group| group.replace_sources(&places));
