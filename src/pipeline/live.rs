@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::build::{Built, Made, build};
 use super::{
@@ -47,6 +47,8 @@ pub(super) struct Live {
     pub(super) plan: Plan,
     pub(super) services: Services,
     shutdown: CancellationToken,
+    /// Cancels it: what still starts when it is let go must not go on.
+    _let_go: DropGuard,
     /// Its receivers that listen together with those of others.
     shared: Vec<(Factory, ReceiverInstance)>,
     /// Those of them that were told to stop.
@@ -76,10 +78,12 @@ impl Live {
     }
 
     fn new(plan: Plan, services: Services) -> Self {
+        let shutdown = CancellationToken::new();
         Self {
             plan,
             services,
-            shutdown: CancellationToken::new(),
+            _let_go: shutdown.clone().drop_guard(),
+            shutdown,
             shared: Vec::new(),
             stopping: Vec::new(),
             ready: Vec::new(),

@@ -33,6 +33,11 @@ pub(crate) struct Outcome {
 
 impl World {
     pub(crate) async fn new(seed: u64) -> Self {
+        Self::with_storage(seed, "checkpoint_interval: 1s, input_log: { max_size: 16MiB, segment_size: 1MiB }").await
+    }
+
+    /// With these keys of the block `storage`.
+    pub(crate) async fn with_storage(seed: u64, storage: &str) -> Self {
         let cluster = Cluster::start(seed).await;
         let grpc = free_port();
         let mut setup = Setup::new();
@@ -40,10 +45,7 @@ impl World {
         let pipeline = pipelines::all_signals(grpc, free_port())
             .replace("service:\n", &format!("connectors:\n  detector: {{ warmup: 60, threshold: 1.1, idle_timeout: 6h, shards: 2 }}\nexporters:\n{file}{}service:\n", cluster.exporter()))
             .replace("exporters: [console]", "exporters: [file, elasticsearch]");
-        setup
-            .environment("production", &pipeline)
-            .more("pipeline: { shutdown_deadline: 20s }\n")
-            .storage("checkpoint_interval: 1s, input_log: { max_size: 16MiB, segment_size: 1MiB }");
+        setup.environment("production", &pipeline).more("pipeline: { shutdown_deadline: 20s }\n").storage(storage);
         Self { setup, cluster, client: Client::new(grpc) }
     }
 
