@@ -78,18 +78,31 @@ fn limited(options: &Options, recipe: &Recipe) -> Recipe {
 }
 
 impl Overload {
+    /// Records a second in all calls, those that came again too; and how many times as much that is as was acknowledged.
+    fn called(&self) -> (f64, f64) {
+        let Report { tally, took, .. } = &self.report;
+        let called = (tally.sent + tally.retried) as f64;
+        (called / took.as_secs_f64().max(1e-9), called / (tally.acknowledged as f64).max(1.0))
+    }
+
     /// A table.
     #[must_use]
     pub fn text(&self) -> String {
         let limit = self.limit.map(|l| format!(", with a limit of {} MiB", l >> 20)).unwrap_or_default();
         let Self { capacity, offered, .. } = self;
-        format!("it can take {capacity:.0} items/s, and was offered {offered:.0}{limit}\n\n{}", self.report.text())
+        let (called, times) = self.called();
+        format!(
+            "it can take {capacity:.0} items/s, and was offered {offered:.0}{limit}\n\
+             with what came again {called:.0} items/s came, {times:.2} times what was taken in meanwhile\n\n{}",
+            self.report.text()
+        )
     }
 
     /// The same as JSON.
     #[must_use]
     pub fn json(&self) -> Value {
         let Self { capacity, offered, limit, report } = self;
-        json!({ "capacity": capacity, "offered": offered, "memory_limit_bytes": limit, "run": report.json() })
+        let (called, times) = self.called();
+        json!({ "capacity": capacity, "offered": offered, "called": called, "times": times, "memory_limit_bytes": limit, "run": report.json() })
     }
 }

@@ -293,7 +293,8 @@ async fn a_full_disk_at_the_end_is_told_and_leaves_what_was_there() {
 async fn a_start_that_waits_for_a_disk_says_why_and_ends_when_it_is_given_up() {
     let now = BEGIN + 400 * 86_400;
     let disk = Arc::new(Disk::default());
-    let through = run_logged(&disk, now, payloads(0, LONG)).await;
+    // So much comes after the first finding that it does not fit into the queues behind the journal.
+    let through = run_logged(&disk, now, payloads(0, LONG + 120)).await;
     assert!(!through.is_empty());
     // All of it happens again, and what is found has to go into the outbox again.
     for (path, _) in disk.files.all() {
@@ -304,7 +305,7 @@ async fn a_start_that_waits_for_a_disk_says_why_and_ends_when_it_is_given_up() {
     disk.files.faults(|faults| faults.write_errors = u32::MAX);
     let counters = Arc::new(Counters::default());
     let mut context = disk.context(now, &counters);
-    context.services.input_log = Some(LogOptions::default());
+    context.services.input_log = Some(LogOptions { segment_size: 1 << 20, max_size: 64 << 20 });
     let (health, shutdown) = (context.health.clone(), context.shutdown.clone());
     let starting = tokio::spawn(async move {
         let mut detector = made(context);
@@ -345,7 +346,7 @@ fn made(context: Context) -> Box<dyn crate::pipeline::Connector> {
 async fn run_logged(disk: &Disk, now: u64, payloads: Vec<Payload>) -> Vec<String> {
     let counters = Arc::new(Counters::default());
     let mut context = disk.context(now, &counters);
-    context.services.input_log = Some(LogOptions::default());
+    context.services.input_log = Some(LogOptions { segment_size: 1 << 20, max_size: 64 << 20 });
     let mut detector = made(context);
     detector.start().await.unwrap();
     let (edge, input) = Input::queue(4, counters);

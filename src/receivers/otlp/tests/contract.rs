@@ -299,7 +299,7 @@ async fn a_request_whose_client_has_gone_leaves_nothing_in_flight() {
     let running = Running::start(vec![Tenant { config, held: true, ..Tenant::new("production") }]).await;
     let mut client = TraceServiceClient::new(running.channel().await);
     let mut request = tonic::Request::new(traces(5));
-    request.set_timeout(std::time::Duration::from_millis(50));
+    request.set_timeout(Duration::from_millis(50));
     client.export(request).await.unwrap_err();
     // The server notices on its own time.
     while running.pipelines[0].counts(Signal::Traces).in_flight > 0 || running.pipelines[0].counts(Signal::Traces).refused == 0 {
@@ -434,5 +434,5 @@ async fn a_refused_client_has_its_answer_before_it_has_sent_its_body() {
     stream.write_all(b"POST /v1/logs HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 0\r\n\r\n").await.unwrap();
     let mut rest = Vec::new();
     stream.read_to_end(&mut rest).await.unwrap();
-    assert!(String::from_utf8_lossy(&rest).contains("HTTP/1.1 404"), "{}", String::from_utf8_lossy(&rest));
+    assert!(String::from_utf8_lossy(&rest).contains("HTTP/1.1 415"), "{}", String::from_utf8_lossy(&rest));
 }
