@@ -283,7 +283,8 @@ async fn a_disk_that_becomes_read_only_stops_the_intake_and_not_the_daemon() {
 async fn a_start_that_cannot_put_what_it_finds_again_anywhere_says_so_and_can_be_stopped() {
     let world = World::with_storage(7, "checkpoint_interval: 1h").await;
     let mut daemon = world.setup.start().await;
-    let steps = traffic(24);
+    // So much comes after the first findings that it does not fit into the queues behind the log.
+    let steps = traffic(60);
     let (at, until) = (AtomicUsize::new(0), AtomicUsize::new(steps.len()));
     tokio::time::timeout(2 * SOON, world.send(&steps, &at, &until)).await.expect("all of it is taken in");
     eventually("findings", SOON, async || if world.file().is_empty() { Err(daemon.said()) } else { Ok(()) }).await;
