@@ -71,7 +71,8 @@ async fn what_an_exporter_missed_while_it_was_down_comes_once_through_kills_and_
     // It writes, and its answers are cut: killed in the middle, and it is well again.
     cluster.is(Mood::CutAfter);
     let mut daemon = setup.start().await;
-    eventually("documents", SOON, async || if cluster.documents().all.is_empty() { Err("none".to_owned()) } else { Ok(()) }).await;
+    eventually("documents", SOON, async || if cluster.documents().all.is_empty() { Err("none".to_owned()) } else { Ok(()) })
+        .await;
     daemon.kill();
     cluster.is(Mood::Well);
     let mut daemon = setup.start().await;

@@ -104,7 +104,7 @@ fn make(instance: Instance) -> Result<Box<dyn Connector>, BuildError> {
         live_from: learning.live_from(),
         in_history: learning.is_on(),
     };
-    Ok(Box::new(Detector { config, shards, context, started, learning: Some(learning), recovered: None }))
+    Ok(Box::new(Detector { config, shards, context, started, learning: Some(learning), recovered: None, outbox: None }))
 }
 
 /// The asynchronous shell: takes payloads in, tells the time, hands findings on.
@@ -118,6 +118,15 @@ struct Detector {
     learning: Option<Learning>,
     /// What it goes on with; made by `start`, taken by `run`.
     recovered: Option<(Recovered<ToOutbox>, Outbox)>,
+    /// Where findings go, once it is open.
+    outbox: Option<Outbox>,
+}
+
+impl Drop for Detector {
+    fn drop(&mut self) {
+        // It may end while it still learns again what came in, and a thread waits for a disk that takes no findings.
+        self.outbox.iter().for_each(Outbox::abandon);
+    }
 }
 
 /// Puts what was found into the outbox.
@@ -148,6 +157,7 @@ impl Connector for Detector {
         let context = self.context.clone();
         let opening = tokio::task::spawn_blocking(move || Outbox::open(&context));
         let outbox = opening.await.map_err(ComponentError::new)?.map_err(ComponentError::new)?;
+        self.outbox = Some(outbox.clone());
         let recovery = Recovery {
             context: self.context.clone(),
             config: self.config.clone(),

@@ -222,6 +222,11 @@ impl Outbox {
         lock(&self.0.log).sync()
     }
 
+    /// Nobody runs it, or ever will: whoever appends gives up what cannot be put here at once.
+    pub fn abandon(&self) {
+        self.0.abandon();
+    }
+
     /// Nothing more is appended: [`Outbox::run`] ends when all is delivered, or its patience is over.
     pub fn close(&self) {
         self.0.closing.cancel();
@@ -230,6 +235,11 @@ impl Outbox {
 }
 
 impl Shared {
+    fn abandon(&self) {
+        lock(&self.state).abandoned = true;
+        self.room.notify_all();
+    }
+
     /// Puts a record into the log, however long it takes.
     fn put_at_last(&self, header: &Header, record: &[u8]) -> Result<(), StorageError> {
         let mut backoff = Backoff::new(WAITS.0, WAITS.1);

@@ -15,6 +15,7 @@ mod divide;
 mod grpc;
 mod http;
 mod json;
+mod line;
 mod listeners;
 mod paths;
 mod patience;

@@ -224,6 +224,10 @@ impl Replay {
         let mut reader = Reader::open(Arc::clone(&self.files), self.folder.clone(), from).map_err(ComponentError::new)?;
         let mut entries = 0;
         while let Some(read) = reader.read() {
+            if self.context.shutdown.is_cancelled() {
+                // All of it happens again at the next start.
+                return Err(ComponentError::new("the daemon stops before it has learnt again what came in before"));
+            }
             // Damage was told when the log was opened.
             let Ok((index, bytes)) = read else { continue };
             let entry = match Entry::read(bytes, environment) {
