@@ -330,6 +330,9 @@ pub struct Factory {
     /// Receivers are asked with the kind of the pipeline and answer with the same kind if they give it;
     /// exporters answer with what they took.
     pub gives: fn(PayloadKind) -> Option<PayloadKind>,
+    /// Keys of its configuration that are a [`TextFile`](super::TextFile), such as `tls.ca_file`; `*` is every item of a
+    /// list. What stands in those files counts as configuration.
+    pub files: &'static [&'static str],
     /// Checks that go beyond the schema.
     pub check: fn(&serde_json::Value) -> Vec<Problem>,
     /// How to make it.

@@ -63,7 +63,7 @@ impl Settings {
             min_samples: config.min_samples,
             rules: Arc::new(Rules::new(config)),
             forget_after: config.forget_after.nanos(),
-            limits: limits::Settings::new(config, timing.bucket),
+            limits: config.limits(),
             joint: joint::Settings::new(config, timing.bucket),
             observer: None,
         }

@@ -23,6 +23,7 @@ pub const FACTORY: Factory = Factory {
     acknowledgement: "An anomaly or event leaves the outbox when it has been written to stdout; nothing is kept for a stdout that is closed, and a crash or a full disk may print the last ones again.",
     schema: Config::json_schema,
     implicit: true,
+    files: &[],
     gives: |kind| (kind == PayloadKind::Anomalies).then_some(kind),
     check: |_| Vec::new(),
     make: Make::Exporter(make),

@@ -87,12 +87,14 @@ impl Pump {
     /// target has it no longer, and gets it again after the next start.
     pub(super) async fn run(mut self, output: Output, end: CancellationToken) {
         loop {
+            // Asked before it reads on: what is appended until then is seen.
+            let closed = self.shared.closing.is_cancelled();
             self.overtaken();
             if self.ready.is_empty() && self.flying.len() < WINDOW {
                 self.read().await;
             }
             self.show();
-            if self.ready.is_empty() && self.flying.is_empty() && self.shared.closing.is_cancelled() {
+            if self.ready.is_empty() && self.flying.is_empty() && closed {
                 return;
             }
             let sendable = self.flying.iter().any(|flying| matches!(flying.way, Way::Again))
@@ -312,5 +314,6 @@ impl Shared {
         if let Some(target) = lock(&self.state).targets.get_mut(name) {
             target.cursor.next = target.cursor.next.max(next);
         }
+        self.room.notify_all();
     }
 }

@@ -53,6 +53,11 @@ const LATENESS: &str = "lateness: 20m";
 
 impl World {
     pub(crate) async fn new(seed: u64) -> Self {
+        Self::with_storage(seed, "checkpoint_interval: 1s, input_log: { max_size: 16MiB, segment_size: 1MiB }").await
+    }
+
+    /// With these keys of the block `storage`.
+    pub(crate) async fn with_storage(seed: u64, storage: &str) -> Self {
         let cluster = Cluster::start(seed).await;
         let grpc = free_port();
         let mut setup = Setup::new();
@@ -60,7 +65,7 @@ impl World {
         setup
             .environment(PRODUCTION, &watched(&pipeline, &setup, &cluster, PRODUCTION, DETECTOR))
             .more("pipeline: { shutdown_deadline: 20s }\n")
-            .storage("checkpoint_interval: 1s, input_log: { max_size: 16MiB, segment_size: 1MiB }");
+            .storage(storage);
         Self { setup, cluster, client: Client::new(grpc), read: None }
     }
 
