@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::stub::{Answer, Stub};
 use super::*;
 use crate::config::{Duration, Secret};
+use crate::pipeline::TextFile;
 
 /// Fast enough for tests; what is tested is that and not how long is waited.
 fn config(endpoints: &[&str]) -> ConnectionConfig {
@@ -190,7 +191,7 @@ fn a_ca_file_that_cannot_be_used_is_named() {
             std::fs::write(&file, content).unwrap();
         }
         let mut config = config(&["https://es:9200"]);
-        config.ca_file = Some(file.clone());
+        config.ca_file = Some(TextFile::at(file.clone()));
         let error = Client::new(&config, "x").map(|_| ()).unwrap_err();
         error.to_string().replace(&file.display().to_string(), "ca.pem")
     };

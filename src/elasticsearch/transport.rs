@@ -1,8 +1,8 @@
 //! One node: one try of one request.
 
+use std::borrow::Cow;
 use std::error::Error as _;
 use std::io::Write as _;
-use std::path::Path;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -13,6 +13,7 @@ use url::{Host, Url};
 
 use super::config::{Compression, parse_endpoint};
 use super::{ClientError, ConnectionConfig, Content, Method, Place, Refusal, Reply, Request};
+use crate::pipeline::TextFile;
 
 /// No answer larger than this is read, unpacked. Pages are asked for in sizes that stay far below.
 const LARGEST_ANSWER: u64 = if cfg!(test) { 8 << 20 } else { 256 << 20 };
@@ -35,7 +36,7 @@ pub(super) struct Node {
 /// The nodes of `config`.
 pub(super) fn nodes(config: &ConnectionConfig) -> Result<Vec<Node>, ClientError> {
     let authorities = match &config.ca_file {
-        Some(file) => Some(Authorities { pem: std::fs::read(file).map_err(|e| unusable(file, &e))?, file }),
+        Some(file) => Some(Authorities { pem: file.read().map_err(|e| unusable(file, &e))?, file }),
         None => None,
     };
     config.endpoints.iter().map(|endpoint| Node::new(endpoint, config, authorities.as_ref())).collect()
@@ -43,20 +44,20 @@ pub(super) fn nodes(config: &ConnectionConfig) -> Result<Vec<Node>, ClientError>
 
 /// The content of `ca_file`. Read once, parsed for each node, because what it is parsed to cannot be cloned.
 struct Authorities<'a> {
-    pem: Vec<u8>,
-    file: &'a Path,
+    pem: Cow<'a, str>,
+    file: &'a TextFile,
 }
 
 impl Authorities<'_> {
     fn parse(&self) -> Result<Certificate, ClientError> {
-        Certificate::from_pem(&self.pem).map_err(|e| unusable(self.file, &e))
+        Certificate::from_pem(self.pem.as_bytes()).map_err(|e| unusable(self.file, &e))
     }
 }
 
-fn unusable(file: &Path, error: &dyn std::fmt::Display) -> ClientError {
+fn unusable(file: &TextFile, error: &dyn std::fmt::Display) -> ClientError {
     ClientError::Config(format!(
         "`ca_file` {} cannot be used: {error}; expected a file with certificates in PEM form (`-----BEGIN CERTIFICATE-----`)",
-        file.display()
+        file.path().display()
     ))
 }
 

@@ -245,6 +245,8 @@ impl Shared {
         let mut backoff = Backoff::new(WAITS.0, WAITS.1);
         let (mut trouble, mut told) = (None, String::new());
         loop {
+            // Asked before it is tried: room that is made meanwhile is not missed.
+            let before = lock(&self.state).delivered();
             let (error, wait) = match self.put(header, record, room::Full::Bury) {
                 Ok(()) => break,
                 // In memory: as a full queue makes its senders wait.
@@ -263,7 +265,7 @@ impl Shared {
             if state.abandoned {
                 return Err(StorageError("findings could not be put into the outbox before the end".to_owned()));
             }
-            drop(self.room.wait_timeout(state, wait));
+            drop(self.room.wait_timeout_while(state, wait, |state| state.delivered() == before && !state.abandoned));
         }
         // Somebody else may have something to say.
         if self.context.health.get().message() == Some(&told) {

@@ -14,10 +14,8 @@ use super::decode::Decoder;
 use super::search::{PageRequest, Search, SearchError};
 use super::time::{format, parse};
 use super::window::{Outcome, PollError, Poller, Settings};
-use crate::model::{Batch, Environment, Payload, PayloadKind, Signal, UnixNanos};
-use crate::pipeline::{
-    ComponentId, Context, Counters, Delivery, Health, Input, ManualClock, Mark, Memory, Output, Outputs, Registry, Services,
-};
+use crate::model::{Batch, Payload, PayloadKind, Signal, UnixNanos};
+use crate::pipeline::{Context, Counters, Delivery, Input, Mark, Memory, Output, Outputs, Registry, Services};
 use crate::storage::{FullStorage, Storage};
 
 const SECOND: u64 = UnixNanos::SECOND;
@@ -210,21 +208,9 @@ impl Bench {
         registry.share_memory(memory.clone());
         let shutdown = CancellationToken::new();
         model.0.lock().unwrap().shutdown = shutdown.clone();
-        let context = Context {
-            environment: Environment::new("test"),
-            id: ComponentId::parse("elasticsearch/model").unwrap(),
-            counters: Arc::clone(counters),
-            health: Health::default(),
-            shutdown,
-            services: Services {
-                clock: Arc::new(ManualClock::default()),
-                storage: Arc::clone(store) as Arc<dyn Storage>,
-                data_dir: std::path::PathBuf::new(),
-                registry,
-                queue_capacity: 1,
-                ..Services::in_memory()
-            },
-        };
+        let services = Services { storage: Arc::clone(store) as Arc<dyn Storage>, registry, ..Services::in_memory() };
+        let counters = Arc::clone(counters);
+        let context = Context { counters, shutdown, ..Context::of_test("test", "elasticsearch/model", services) };
         let (traces, spans_in) = Input::queue(10_000, Arc::default());
         let (logs, logs_in) = Input::queue(10_000, Arc::default());
         let outputs = Outputs { traces: Output::new(vec![traces]), logs: Output::new(vec![logs]), metrics: Output::default() };

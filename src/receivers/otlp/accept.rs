@@ -11,7 +11,7 @@ use super::answer::{Accepted, Format, Refusal};
 use super::body::{Admission, Raw};
 use super::build::{DecodeError, Decoded, Limits, NO_RECORDED_VALUE};
 use super::divide::{Divide, Division, Share, divide};
-use super::http::Paths;
+use super::paths::Paths;
 use super::patience::Patience;
 use super::route::{Claim, Tenant, Tenants};
 use super::{json, protobuf};

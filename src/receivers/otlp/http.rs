@@ -26,26 +26,6 @@ use crate::model::Signal;
 /// How long the head of a request may take, and a connection may be idle.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The paths of the signals.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Paths {
-    pub(super) traces: String,
-    pub(super) metrics: String,
-    pub(super) logs: String,
-}
-
-impl Paths {
-    fn signal(&self, path: &str) -> Result<Signal, Refusal> {
-        let Self { traces, metrics, logs } = self;
-        let paths = [(traces, Signal::Traces), (metrics, Signal::Metrics), (logs, Signal::Logs)];
-        let found = paths.into_iter().find(|(known, _)| *known == path).map(|(_, signal)| signal);
-        found.ok_or_else(|| {
-            let path = super::build::shorten(path);
-            Refusal::not_served(format!("`{path}` is not served: expected {traces}, {metrics} or {logs}"))
-        })
-    }
-}
-
 /// Serves until `incoming` ends, then lets the requests in progress end.
 pub(super) async fn serve(current: Arc<Current>, incoming: impl Stream<Item = io::Result<TcpStream>>) {
     let closing = CancellationToken::new();

@@ -90,11 +90,11 @@ impl Recovery {
             let Replayed { entries, other } = replayed?;
             total += entries;
             let same = before.as_ref().is_none_or(|before| before.config == self.started.config);
+            if let (None, Some(log)) = (&other, &log) {
+                // Indices that are left out at the end of the log stand for nothing that could be read: nothing waits now.
+                machine.feeder.next = machine.feeder.next.max(log.next());
+            }
             if other.is_none() && same {
-                if let Some(log) = &log {
-                    // Indices that are left out at the end of the log stand for nothing that could be read.
-                    machine.feeder.next = machine.feeder.next.max(log.next());
-                }
                 return Ok(Recovered { machine, log, replayed: total });
             }
             // Under another configuration from here on.

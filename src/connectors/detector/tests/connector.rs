@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::model::{Incident, IncidentEvent, PayloadKind};
-use crate::pipeline::{
-    Class, ComponentId, Context, Counters, Counts, Health, Input, Instance, Make, ManualClock, Memory, Output, Registry, Services,
-};
+use crate::pipeline::{Class, Context, Counters, Counts, Input, Instance, Make, ManualClock, Memory, Output, Registry, Services};
 use crate::storage::{Files as _, LogOptions, Storage};
 
 pub(super) struct Ran {
@@ -47,14 +45,7 @@ impl Disk {
             queue_capacity: 4,
             ..Services::in_memory()
         };
-        Context {
-            environment: environment(),
-            id: ComponentId::parse("detector").unwrap(),
-            counters: Arc::clone(counters),
-            health: Health::default(),
-            shutdown: tokio_util::sync::CancellationToken::new(),
-            services,
-        }
+        Context { counters: Arc::clone(counters), ..Context::of_test(environment().as_str(), "detector", services) }
     }
 }
 
@@ -175,15 +166,8 @@ async fn questions_are_answered_by_all_shards_between_two_feeds() {
         queue_capacity: 4,
         ..Services::in_memory()
     };
-    let counters = Arc::new(Counters::default());
-    let context = Context {
-        environment: environment(),
-        id: ComponentId::parse("detector").unwrap(),
-        counters: Arc::clone(&counters),
-        health: Health::default(),
-        shutdown: tokio_util::sync::CancellationToken::new(),
-        services,
-    };
+    let context = Context::of_test(environment().as_str(), "detector", services);
+    let counters = Arc::clone(&context.counters);
     let Make::Connector(make) = super::super::FACTORY.make else { panic!("a connector") };
     let mut detector = make(Instance { config: serde_json::json!({ "shards": 3 }), context }).map_err(|e| e.to_string()).unwrap();
     detector.start().await.unwrap();
