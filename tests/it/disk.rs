@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use crate::support::daemon::{get, signal};
+use crate::support::judge::PRODUCTION;
 use crate::support::traffic::{Step, traffic};
-use crate::support::world::{PRODUCTION, World, replay};
+use crate::support::world::{World, replay};
 use crate::support::{Absent, eventually, needs};
 
 const SOON: Duration = Duration::from_secs(60);
