@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use http::Method;
 use serde_json::Value;
 
 /// How much of an unexpected body is shown, in characters.
@@ -13,7 +14,7 @@ pub struct Place {
     /// The node's URL, without credentials.
     pub node: String,
     /// `GET`, `POST`...
-    pub method: &'static str,
+    pub method: Method,
     /// The path, without the query.
     pub path: String,
 }

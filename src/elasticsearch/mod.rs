@@ -1,11 +1,12 @@
 //! The client that the Elasticsearch receiver and exporter share.
 //!
-//! Of the `elasticsearch` crate it takes what requests are made of. It does not send with it: the crate neither limits the
-//! time of requests nor tries again, does not notice dead nodes, reads answers of any size, and panics on an API key that
-//! ends in a newline. Here every request has a time limit and a largest answer, goes to a node that is alive, is tried
-//! again when that makes sense, and fails with a sentence. There is no sniffing: the addresses that nodes tell about
-//! themselves are of no use behind a proxy or an ingress. The proxies that `HTTPS_PROXY` and its like name are used,
-//! except for loopback.
+//! Every request has a time limit and a largest answer, goes to a node that is alive, is tried again when that makes
+//! sense, and fails with a sentence. There is no sniffing: the addresses that nodes tell about themselves are of no use
+//! behind a proxy or an ingress. The proxies that `HTTPS_PROXY` and its like name are used, except for loopback.
+//!
+//! Why not the `elasticsearch` crate (9.1.0-alpha.1): it neither limits the time of requests nor tries again, does not
+//! notice dead nodes, reads answers of any size whole, and panics on an API key that ends in a newline. With all of that
+//! done here nothing was left of it.
 
 mod config;
 mod error;
@@ -22,8 +23,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration as Time;
 
 use bytes::Bytes;
-pub use elasticsearch::http::Method;
 use http::HeaderMap;
+pub use http::Method;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -96,25 +97,25 @@ impl Request {
     /// `GET path`.
     #[must_use]
     pub fn get(path: impl Into<String>) -> Self {
-        Self::new(Method::Get, path)
+        Self::new(Method::GET, path)
     }
 
     /// `POST path`.
     #[must_use]
     pub fn post(path: impl Into<String>) -> Self {
-        Self::new(Method::Post, path)
+        Self::new(Method::POST, path)
     }
 
     /// `PUT path`.
     #[must_use]
     pub fn put(path: impl Into<String>) -> Self {
-        Self::new(Method::Put, path)
+        Self::new(Method::PUT, path)
     }
 
     /// `DELETE path`.
     #[must_use]
     pub fn delete(path: impl Into<String>) -> Self {
-        Self::new(Method::Delete, path)
+        Self::new(Method::DELETE, path)
     }
 
     /// Adds a parameter to the query.

@@ -6,13 +6,12 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use elasticsearch::cert::Certificate;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use reqwest::Response;
+use reqwest::{Certificate, Response};
 use url::{Host, Url};
 
 use super::config::{Compression, parse_endpoint};
-use super::{ClientError, ConnectionConfig, Content, Method, Place, Refusal, Reply, Request};
+use super::{ClientError, ConnectionConfig, Content, Place, Refusal, Reply, Request};
 use crate::pipeline::TextFile;
 
 /// No answer larger than this is read, unpacked. Pages are asked for in sizes that stay far below.
@@ -21,8 +20,7 @@ const LARGEST_ANSWER: u64 = if cfg!(test) { 8 << 20 } else { 256 << 20 };
 /// How much of an answer that says how large it is gets room at once.
 const FIRST: usize = 1 << 20;
 
-/// One node of the cluster. The `elasticsearch` crate's lists of nodes neither notice dead ones nor fail over, and its
-/// transport reads answers whole, however large they are; so each node has a client of its own.
+/// One node of the cluster.
 pub(super) struct Node {
     /// Ends with a slash.
     url: Url,
@@ -49,8 +47,9 @@ struct Authorities<'a> {
 }
 
 impl Authorities<'_> {
-    fn parse(&self) -> Result<Certificate, ClientError> {
-        Certificate::from_pem(self.pem.as_bytes()).map_err(|e| unusable(self.file, &e))
+    fn parse(&self) -> Result<Vec<Certificate>, ClientError> {
+        let all = Certificate::from_pem_bundle(self.pem.as_bytes()).map_err(|e| unusable(self.file, &e))?;
+        if all.is_empty() { Err(unusable(self.file, &"there is no certificate in it")) } else { Ok(all) }
     }
 }
 
@@ -89,10 +88,10 @@ impl Node {
     /// What is asked of this node.
     pub(super) fn place(&self, request: &Request) -> Box<Place> {
         let node = self.url.as_str().trim_end_matches('/').to_owned();
-        Box::new(Place { node, method: method_name(request.method), path: request.path.clone() })
+        Box::new(Place { node, method: request.method.clone(), path: request.path.clone() })
     }
 
-    /// Sees whether the node takes connections at all. The crate has no limit of its own for connecting, so a machine
+    /// Sees whether the node takes connections at all. A client's limit for a request is for all of it, so a machine
     /// that swallows packets would else use up a whole request's time.
     pub(super) async fn probe(&self, request: &Request, limit: Duration) -> Result<(), ClientError> {
         let (true, Some(host), Some(port)) = (self.direct, self.url.host(), self.url.port_or_known_default()) else {
@@ -134,7 +133,7 @@ impl Node {
         let unusable = |error: &dyn std::fmt::Display| ClientError::Config(format!("cannot ask for {}: {error}", request.path));
         // `./` keeps a colon in the first segment (`remote:logs-*`) from being taken for a URL's scheme.
         let url = self.url.join(&format!("./{}", request.path.trim_start_matches('/'))).map_err(|e| unusable(&e))?;
-        let mut sending = self.client.request(method(request.method), url);
+        let mut sending = self.client.request(request.method.clone(), url);
         if !request.query.is_empty() {
             sending = sending.query(&request.query);
         }
@@ -237,24 +236,4 @@ fn gzipped(body: &[u8]) -> std::io::Result<Vec<u8>> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
     encoder.write_all(body)?;
     encoder.finish()
-}
-
-const fn method(method: Method) -> http::Method {
-    match method {
-        Method::Get => http::Method::GET,
-        Method::Put => http::Method::PUT,
-        Method::Post => http::Method::POST,
-        Method::Delete => http::Method::DELETE,
-        Method::Head => http::Method::HEAD,
-    }
-}
-
-const fn method_name(method: Method) -> &'static str {
-    match method {
-        Method::Get => "GET",
-        Method::Put => "PUT",
-        Method::Post => "POST",
-        Method::Delete => "DELETE",
-        Method::Head => "HEAD",
-    }
 }

@@ -41,7 +41,7 @@ pub(super) async fn install(client: &Client, stream: &DataStream, retention: Dur
 
 async fn templates(client: &Client, retention: &str, warnings: &mut Vec<String>) -> Result<(), ClientError> {
     let component = format!("_component_template/{NAME}");
-    let installed = client.send(once(Method::Get, &component)).await;
+    let installed = client.send(once(Method::GET, &component)).await;
     let version = match &installed {
         Ok(reply) => reply.json::<Value>()?.pointer("/component_templates/0/component_template/version").and_then(Value::as_u64),
         Err(_) => None,
@@ -57,7 +57,7 @@ async fn templates(client: &Client, retention: &str, warnings: &mut Vec<String>)
 /// that is not allowed or not known the first document makes the stream.
 async fn data_stream(client: &Client, name: &str, retention: &str, warnings: &mut Vec<String>) -> Result<(), ClientError> {
     let path = format!("_data_stream/{}", segment(name));
-    match client.send(once(Method::Put, &path)).await {
+    match client.send(once(Method::PUT, &path)).await {
         Ok(_) => {}
         Err(e) if e.error_type() == Some("resource_already_exists_exception") => {}
         Err(e) if e.status() == Some(401) || e.is_retryable() => return Err(e),
@@ -66,7 +66,7 @@ async fn data_stream(client: &Client, name: &str, retention: &str, warnings: &mu
             return Ok(());
         }
     }
-    let lifecycle = once(Method::Put, &format!("{path}/_lifecycle")).json(&json!({ "data_retention": retention }));
+    let lifecycle = once(Method::PUT, &format!("{path}/_lifecycle")).json(&json!({ "data_retention": retention }));
     match client.send(lifecycle).await {
         Err(e) if e.status() == Some(401) || e.is_retryable() => Err(e),
         Err(e) => {
@@ -84,7 +84,7 @@ fn once(method: Method, path: &str) -> Request {
 /// Puts a template, and puts it again without what this cluster does not know.
 async fn put(client: &Client, path: &str, mut template: Value, warnings: &mut Vec<String>) -> Result<(), ClientError> {
     loop {
-        let Err(error) = client.send(once(Method::Put, path).json(&template)).await else { return Ok(()) };
+        let Err(error) = client.send(once(Method::PUT, path).json(&template)).await else { return Ok(()) };
         let missing = if error.status() == Some(400) { do_without(&mut template, &error.to_string()) } else { None };
         match missing {
             Some(what) => warnings.push(format!("this cluster does not know {what}, so `{path}` does without it")),
