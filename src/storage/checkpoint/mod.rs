@@ -1,4 +1,4 @@
-//! Files that hold the whole of a state: the two newest of them are kept.
+//! Files that hold the whole of a state: the two newest of them are kept, and one that was found damaged, beside.
 //!
 //! `checkpoint-<index>` is written beside under another name, and gets its own when all of it is on disk. So what has
 //! the name was complete once; what a disk did to it since shows in its checksums.
@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use self::reader::CheckpointReader;
+use self::reader::Problem;
 pub use self::writer::CheckpointWriter;
 use super::{Files, StorageError};
 
@@ -36,6 +37,8 @@ const END_MARK: usize = 12;
 const KEPT: usize = 2;
 const PREFIX: &str = "checkpoint-";
 const UNFINISHED: &str = ".unfinished";
+/// The ending of one that is damaged.
+const DAMAGED: &str = "damaged";
 
 /// The checkpoints of one folder.
 #[derive(Clone, Debug)]
@@ -81,7 +84,38 @@ impl Checkpoints {
     /// # Errors
     /// When it cannot be read, is of another format, or its beginning or end is damaged.
     pub fn open(&self, index: u64) -> Result<CheckpointReader, StorageError> {
-        CheckpointReader::new(self, index)
+        Ok(CheckpointReader::new(self, index)?)
+    }
+
+    /// Takes the checkpoint at `index` out of those that are kept if it is damaged, so that it pushes out none that is whole.
+    /// Where it is now; it stays there until another one is damaged. `None` if its bytes are those that were written.
+    ///
+    /// # Errors
+    /// When it cannot be given another name.
+    pub fn set_aside(&self, index: u64) -> Result<Option<PathBuf>, StorageError> {
+        if !self.is_damaged(index) {
+            return Ok(None);
+        }
+        let path = self.path(index);
+        let aside = path.with_extension(DAMAGED);
+        let moved = self.files.rename(&path, &aside).and_then(|()| self.files.sync_folder(&self.folder));
+        moved.map_err(|e| self.error("set aside", &path, &e))?;
+        let files = self.files.list(&self.folder).map_err(|e| self.error("read", &self.folder, &e))?;
+        let other = |name: &str| Path::new(name).extension().is_some_and(|e| e == DAMAGED) && !aside.ends_with(name);
+        for (name, _) in files.iter().filter(|(name, _)| name.starts_with(PREFIX) && other(name)) {
+            let path = self.folder.join(name);
+            self.files.remove(&path).map_err(|e| self.error("remove", &path, &e))?;
+        }
+        Ok(Some(aside))
+    }
+
+    fn is_damaged(&self, index: u64) -> bool {
+        let read_all = || {
+            let mut reader = CheckpointReader::new(self, index)?;
+            while reader.next_chunk()?.is_some() {}
+            Ok(())
+        };
+        matches!(read_all(), Err(Problem::Damaged(_)))
     }
 
     /// Removes what a crash left unfinished. Not while one is being written.
