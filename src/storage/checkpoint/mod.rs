@@ -1,4 +1,4 @@
-//! Files that hold the whole of a state: the two newest of them are kept, and one that was found damaged, beside.
+//! Files that hold the whole of a state: the two newest of them are kept.
 //!
 //! `checkpoint-<index>` is written beside under another name, and gets its own when all of it is on disk. So what has
 //! the name was complete once; what a disk did to it since shows in its checksums.
@@ -38,7 +38,7 @@ const KEPT: usize = 2;
 const PREFIX: &str = "checkpoint-";
 const UNFINISHED: &str = ".unfinished";
 /// The ending of one that is damaged.
-const DAMAGED: &str = "damaged";
+const DAMAGED: &str = ".damaged";
 
 /// The checkpoints of one folder.
 #[derive(Clone, Debug)]
@@ -88,7 +88,7 @@ impl Checkpoints {
     }
 
     /// Takes the checkpoint at `index` out of those that are kept if it is damaged, so that it pushes out none that is whole.
-    /// Where it is now; it stays there until another one is damaged. `None` if its bytes are those that were written.
+    /// Where it is now, until there are two newer ones. `None` if its bytes are those that were written.
     ///
     /// # Errors
     /// When it cannot be given another name.
@@ -97,15 +97,9 @@ impl Checkpoints {
             return Ok(None);
         }
         let path = self.path(index);
-        let aside = path.with_extension(DAMAGED);
+        let aside = self.folder.join(format!("{PREFIX}{index:020}{DAMAGED}"));
         let moved = self.files.rename(&path, &aside).and_then(|()| self.files.sync_folder(&self.folder));
         moved.map_err(|e| self.error("set aside", &path, &e))?;
-        let files = self.files.list(&self.folder).map_err(|e| self.error("read", &self.folder, &e))?;
-        let other = |name: &str| Path::new(name).extension().is_some_and(|e| e == DAMAGED) && !aside.ends_with(name);
-        for (name, _) in files.iter().filter(|(name, _)| name.starts_with(PREFIX) && other(name)) {
-            let path = self.folder.join(name);
-            self.files.remove(&path).map_err(|e| self.error("remove", &path, &e))?;
-        }
         Ok(Some(aside))
     }
 
@@ -123,19 +117,28 @@ impl Checkpoints {
     /// # Errors
     /// When the folder cannot be read, or something cannot be removed from it.
     pub fn tidy(&self) -> Result<(), StorageError> {
-        let files = self.files.list(&self.folder).map_err(|e| self.error("read", &self.folder, &e))?;
-        for (name, _) in files.iter().filter(|(name, _)| name.starts_with(PREFIX) && name.ends_with(UNFINISHED)) {
-            let path = self.folder.join(name);
-            self.files.remove(&path).map_err(|e| self.error("remove", &path, &e))?;
-        }
-        Ok(())
+        self.remove_all(UNFINISHED)
     }
 
     /// Removes all but the newest, and what is left of those that could neither be written nor removed.
     fn trim(&self) -> Result<(), StorageError> {
         self.tidy()?;
-        for index in self.list()?.into_iter().skip(KEPT) {
+        let all = self.list()?;
+        if all.len() >= KEPT {
+            self.remove_all(DAMAGED)?;
+        }
+        for index in all.into_iter().skip(KEPT) {
             let path = self.path(index);
+            self.files.remove(&path).map_err(|e| self.error("remove", &path, &e))?;
+        }
+        Ok(())
+    }
+
+    /// Removes those with this ending.
+    fn remove_all(&self, ending: &str) -> Result<(), StorageError> {
+        let files = self.files.list(&self.folder).map_err(|e| self.error("read", &self.folder, &e))?;
+        for (name, _) in files.iter().filter(|(name, _)| name.starts_with(PREFIX) && name.ends_with(ending)) {
+            let path = self.folder.join(name);
             self.files.remove(&path).map_err(|e| self.error("remove", &path, &e))?;
         }
         Ok(())

@@ -155,13 +155,18 @@ impl Recovery {
         Ok(Some(log))
     }
 
-    /// The configuration under which the newest state was written, by a look at its beginning: that under which it will
-    /// have to be read if entries follow it, and most often that of now.
+    /// The configuration under which the newest state will have to be read, by a look at it and at the log: that of now,
+    /// unless entries follow it.
     fn likely(&self) -> Config {
-        let newest = state::checkpoints(&self.context).and_then(|all| all.open(all.list().ok()?.first().copied()?).ok());
-        let stored = newest.and_then(|chunks| checkpoint::named(chunks.take(LOOKED_AT), JOURNAL).ok().flatten());
-        let stored = stored.and_then(|bytes| Stored::restore(&bytes).ok());
-        self.under(stored.map(|stored| stored.started).as_ref()).0
+        let before = || {
+            let checkpoints = state::checkpoints(&self.context)?;
+            let newest = checkpoints.list().ok()?.first().copied()?;
+            let mut reader = Reader::open(self.files().ok()?, self.log_folder().ok()?, newest).ok()?;
+            reader.read()?.ok()?;
+            let stored = checkpoint::named(checkpoints.open(newest).ok()?.take(LOOKED_AT), JOURNAL).ok()??;
+            Some(Stored::restore(&stored).ok()?.started)
+        };
+        self.under(before().as_ref()).0
     }
 
     /// The newest state that is kept, under this configuration; and with what it was written.

@@ -238,7 +238,13 @@ fn run(disk: &Disk, shards: usize, twice: bool) -> Option<Outcome> {
     let (writer, pieces, outcome) = Writer::new(&context, Some(checkpoints), shards, settings.timing.bucket);
     let writing = std::thread::spawn(move || writer.run());
     let (reports, mut heard) = tokio::sync::mpsc::channel(10_000);
-    let shared = Shared { counters: Arc::clone(&counters), reports, pieces: pieces.sender(), sweeping: Arc::default(), live_from: UnixNanos(0) };
+    let shared = Shared {
+        counters: Arc::clone(&counters),
+        reports,
+        pieces: pieces.sender(),
+        sweeping: Arc::default(),
+        live_from: UnixNanos(0),
+    };
     let now = UnixNanos::from_secs(BEGIN + 400 * 86_400);
     let mut intake = Intake::new(&environment(), shards, settings.timing.bucket);
     let start = |number| shard::start(number, Core::new(Arc::clone(&settings), now), shared.clone()).unwrap();
