@@ -3,6 +3,7 @@
 mod reload;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::Utc;
 use tokio::sync::Notify;
@@ -12,6 +13,9 @@ use crate::config::{Daemon, Diagnostics, Loaded};
 use crate::pipeline::{self, Drained, Machine, Memory, OutboxSettings, Registry, Services, SystemClock};
 use crate::server::{self, Server};
 use crate::storage::{DiskFiles, EmbeddedStorage, Storage};
+
+/// How long those who ask for something over HTTP at the very end may take.
+const ASKING: Duration = Duration::from_secs(1);
 
 /// Reads the configuration files again.
 pub type Load = Arc<dyn Fn() -> Result<Loaded, Diagnostics> + Send + Sync>;
@@ -95,7 +99,8 @@ pub async fn run(loaded: Loaded, load: Load, registry: Registry, control: Contro
     let drained = running.shutdown(deadline, &control.abort).await;
     // Health answers to the end, so that an orchestrator sees the daemon drain.
     end_server.cancel();
-    if let Ok(Err(error)) = serving.await {
+    // But nobody who asks holds the end up.
+    if let Ok(Ok(Err(error))) = tokio::time::timeout(ASKING, serving).await {
         tracing::warn!(%error, "the health server ended early");
     }
     tracing::info!(aborted = drained.aborted, lost = drained.lost, "stopped");

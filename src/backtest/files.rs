@@ -26,6 +26,7 @@ pub(super) const FACTORY: Factory = Factory {
     acknowledgement: "A row counts as read when the pipeline has taken it.",
     schema: |generator| generator.subschema_for::<Json>(),
     implicit: false,
+    files: &[],
     gives: |kind| (kind == KIND).then_some(kind),
     check: |_| Vec::new(),
     make: Make::Receiver(make),

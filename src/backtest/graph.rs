@@ -38,6 +38,7 @@ const COLLECT: Factory = Factory {
     acknowledgement: "An anomaly counts as sent when it is in the report.",
     schema: |generator| generator.subschema_for::<Value>(),
     implicit: true,
+    files: &[],
     gives: |kind| (kind == PayloadKind::Anomalies).then_some(kind),
     check: |_| Vec::new(),
     make: Make::Exporter(collect),

@@ -37,6 +37,10 @@ SIGTERM or SIGINT ends it: receivers stop, and what was accepted runs through to
 `pipeline.shutdown_deadline`. A second signal ends it at once. SIGHUP has it read its files again and take up what
 has changed, as `anomalyd reload` does.";
 
+/// How long threads may take to end when everything else has. One that waits for a disk which does not answer must not keep
+/// the process: what is on disk is whole at any moment.
+const BLOCKED: Duration = Duration::from_secs(1);
+
 pub(super) fn run(arguments: &RunArgs) -> ExitCode {
     let (path, format) = (arguments.config.clone(), arguments.format);
     let load = move || {
@@ -58,7 +62,9 @@ pub(super) fn run(arguments: &RunArgs) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("cannot start the worker threads: {error}")),
     };
-    runtime.block_on(serve(loaded, Arc::new(load)))
+    let ended = runtime.block_on(serve(loaded, Arc::new(load)));
+    runtime.shutdown_timeout(BLOCKED);
+    ended
 }
 
 /// Sets the format of all `console` exporters.

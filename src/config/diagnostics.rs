@@ -8,6 +8,9 @@ use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use super::mask;
 use super::source::{FileId, Source, Span};
 
+/// So many messages a report shows; who has more has one mistake many times, or another kind of file.
+const SHOWN: usize = 50;
+
 /// Whether it keeps the daemon from starting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Severity {
@@ -190,12 +193,15 @@ impl Diagnostics {
         self.list.iter().map(|d| (d.span.and_then(|s| self.sources.position(s)), self.sources.clean(&d.message)))
     }
 
-    /// All messages, one after the other, each with the line it is about; with terminal colours if `coloured`.
+    /// The first 50 messages, one after the other, each with the line it is about, and how many more there are; with
+    /// terminal colours if `coloured`.
     #[must_use]
     pub fn render(&self, coloured: bool) -> String {
         let renderer = if coloured { Renderer::styled() } else { Renderer::plain() };
-        let each = self.list.iter().map(|d| self.sources.render(d, &renderer) + "\n");
-        each.collect::<Vec<_>>().join("\n")
+        let each = self.list.iter().take(SHOWN).map(|d| self.sources.render(d, &renderer) + "\n");
+        let more = self.list.len().saturating_sub(SHOWN);
+        let more = (more > 0).then(|| format!("... and {more} more\n"));
+        each.chain(more).collect::<Vec<_>>().join("\n")
     }
 }
 

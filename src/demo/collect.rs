@@ -18,6 +18,7 @@ pub(super) const FACTORY: Factory = Factory {
     acknowledgement: "An anomaly or event counts as sent when the demo has taken it.",
     schema: Config::json_schema,
     implicit: false,
+    files: &[],
     gives: |kind| (kind == PayloadKind::Anomalies).then_some(kind),
     check: |_| Vec::new(),
     make: Make::Exporter(make),

@@ -1,7 +1,6 @@
 //! How to reach a cluster: the keys that every Elasticsearch component has.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use percent_encoding::percent_decode_str;
 use schemars::JsonSchema;
@@ -9,7 +8,7 @@ use serde::Deserialize;
 use url::Url;
 
 use crate::config::{Duration, Secret};
-use crate::pipeline::Problem;
+use crate::pipeline::{Problem, TextFile};
 
 /// How to reach an Elasticsearch cluster. Components take it in with `#[serde(flatten)]`, so that its keys stand
 /// beside their own; they close the resulting schema with [`closed`], because `serde` cannot reject unknown keys
@@ -33,7 +32,7 @@ pub struct ConnectionConfig {
     /// PEM file with the certificates of the authorities that signed the nodes' certificates. They are trusted
     /// beside the public ones. The machine's own certificate store is not read.
     #[serde(default)]
-    pub ca_file: Option<PathBuf>,
+    pub ca_file: Option<TextFile>,
     /// Longest time for connecting to a node that has not answered before or lately.
     #[serde(default = "default_connect_timeout")]
     #[schemars(extend("x-minimum" = "1ms", "x-maximum" = "1h"))]

@@ -81,11 +81,11 @@ pub enum ClientError {
         excerpt: String,
     },
     /// An answer that is larger than is ever read.
-    #[error("{place}: the answer has {size} bytes, more than the {limit} that are read; ask for smaller pages")]
+    #[error("{place}: the answer has {size} bytes or more, and at most {limit} are read; ask for smaller pages")]
     TooLarge {
         /// What was asked of whom.
         place: Box<Place>,
-        /// Bytes of the answer.
+        /// Bytes of the answer, as far as it is known.
         size: u64,
         /// Bytes that are read at most.
         limit: u64,

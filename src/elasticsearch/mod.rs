@@ -1,10 +1,11 @@
 //! The client that the Elasticsearch receiver and exporter share.
 //!
-//! It stands around the `elasticsearch` crate, which sends requests but neither limits their time nor tries again,
-//! does not notice dead nodes, and panics on an API key that ends in a newline. Here every request has a time limit,
-//! goes to a node that is alive, is tried again when that makes sense, and fails with a sentence. There is no
-//! sniffing: the addresses that nodes tell about themselves are of no use behind a proxy or an ingress, and the crate
-//! panics when the asked node is down. The proxies that `HTTPS_PROXY` and its like name are used, except for loopback.
+//! Of the `elasticsearch` crate it takes what requests are made of. It does not send with it: the crate neither limits the
+//! time of requests nor tries again, does not notice dead nodes, reads answers of any size, and panics on an API key that
+//! ends in a newline. Here every request has a time limit and a largest answer, goes to a node that is alive, is tried
+//! again when that makes sense, and fails with a sentence. There is no sniffing: the addresses that nodes tell about
+//! themselves are of no use behind a proxy or an ingress. The proxies that `HTTPS_PROXY` and its like name are used,
+//! except for loopback.
 
 mod config;
 mod error;

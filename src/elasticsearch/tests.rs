@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::stub::{Answer, Stub};
 use super::*;
 use crate::config::{Duration, Secret};
+use crate::pipeline::TextFile;
 
 /// Fast enough for tests; what is tested is that and not how long is waited.
 fn config(endpoints: &[&str]) -> ConnectionConfig {
@@ -190,7 +191,7 @@ fn a_ca_file_that_cannot_be_used_is_named() {
             std::fs::write(&file, content).unwrap();
         }
         let mut config = config(&["https://es:9200"]);
-        config.ca_file = Some(file.clone());
+        config.ca_file = Some(TextFile::at(file.clone()));
         let error = Client::new(&config, "x").map(|_| ()).unwrap_err();
         error.to_string().replace(&file.display().to_string(), "ca.pem")
     };
@@ -236,4 +237,39 @@ async fn an_answer_larger_than_is_ever_read_is_refused_before_it_is_read() {
     let stub = Stub::answering([Answer::text(200, "application/json", "[").header("content-length", "300000000").cut()]).await;
     let error = client(&[&stub.url]).send(Request::get("_search")).await.unwrap_err();
     assert!(matches!(error, ClientError::TooLarge { size: 300_000_000, .. }), "{error}");
+}
+
+#[tokio::test]
+async fn an_answer_that_does_not_say_how_large_it_is_is_read_up_to_the_limit_and_no_further() {
+    // 64 MiB that compress to 64 kB, and chunks without an end.
+    let bomb = {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        std::io::Write::write_all(&mut encoder, &vec![b' '; 64 << 20]).unwrap();
+        encoder.finish().unwrap()
+    };
+    assert!(bomb.len() < 1 << 20);
+    let stub = Stub::answering([Answer::text(200, "application/json", bomb).header("content-encoding", "gzip")]).await;
+    let error = client(&[&stub.url]).send(Request::get("_search")).await.unwrap_err();
+    assert!(matches!(error, ClientError::TooLarge { size, limit, .. } if limit < size && size < 2 * limit), "{error}");
+
+    let given = Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let counted = Arc::clone(&given);
+    let endless = axum::Router::new().fallback(move || async move {
+        let chunks = futures::stream::repeat_with(move || {
+            counted.fetch_add(64 << 10, std::sync::atomic::Ordering::Relaxed);
+            Ok::<_, std::io::Error>(Bytes::from(vec![b'['; 64 << 10]))
+        });
+        axum::body::Body::from_stream(chunks)
+    });
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, endless).await });
+    let error = client(&[&url]).send(Request::get("_search")).await.unwrap_err();
+    assert!(matches!(error, ClientError::TooLarge { .. }) && !error.is_retryable(), "{error}");
+    let before = given.load(std::sync::atomic::Ordering::Relaxed);
+    assert!(before < 64 << 20, "{before} bytes were taken from the server");
+    // A page that fits is taken, in however many chunks.
+    let page = format!("[{}1]", "1,".repeat(3 << 20));
+    let stub = Stub::answering([Answer::text(200, "application/json", page.clone())]).await;
+    assert_eq!(client(&[&stub.url]).send(Request::get("_search")).await.unwrap().body, page.as_bytes());
 }

@@ -14,6 +14,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::stub::{Answer, Stub};
 use super::*;
+use crate::pipeline::TextFile;
 
 /// Connections over TLS; those whose handshake fails are passed over.
 struct TlsListener {
@@ -76,7 +77,7 @@ async fn a_certificate_of_an_own_authority_is_trusted_where_ca_file_names_it() {
     let file = folder.path().join("ca.pem");
     std::fs::write(&file, authority).unwrap();
     let mut config = config(&stub.url);
-    config.ca_file = Some(file);
+    config.ca_file = Some(TextFile::at(file));
     let client = Client::new(&config, "anomalyd/test/elasticsearch").unwrap();
     let reply = client.send(Request::get("/")).await.unwrap();
     assert_eq!(reply.json::<Value>().unwrap()["tagline"], "You Know, for Search");

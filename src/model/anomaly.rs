@@ -272,6 +272,37 @@ fn is_severity(key: &str) -> bool {
 }
 
 #[cfg(test)]
+impl Anomaly {
+    /// Too many log records of one service, for tests.
+    pub(crate) fn example(id: &str) -> Self {
+        Self {
+            id: id.to_owned(),
+            fingerprint: "series".to_owned(),
+            environment: Environment::new("production"),
+            detector: DetectorRef { name: "detector".to_owned(), kind: "ensemble".to_owned(), version: "1".to_owned() },
+            signal: Signal::Logs,
+            entity: Entity::service("checkout"),
+            metric: "log.records".to_owned(),
+            unit: "1/s".to_owned(),
+            function: "rate".to_owned(),
+            window: Window { start: UnixNanos::from_secs(60), end: UnixNanos::from_secs(120) },
+            observed: 9.5,
+            expected: 1.0,
+            lower: 0.5,
+            upper: 2.0,
+            samples: 570.0,
+            score: 80.0,
+            probability: 0.001,
+            severity: Severity::Critical,
+            direction: Direction::Spike,
+            reasons: Vec::new(),
+            past: None,
+            incident: None,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

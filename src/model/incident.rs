@@ -183,3 +183,30 @@ impl From<Vec<Anomaly>> for Findings {
         Self { anomalies, incidents: Vec::new() }
     }
 }
+
+#[cfg(test)]
+impl Incident {
+    /// The event `sequence` of an incident of one service, for tests.
+    pub(crate) fn example(id: &str, sequence: u32) -> Self {
+        Self {
+            id: id.to_owned(),
+            environment: Environment::new("production"),
+            detector: DetectorRef { name: "detector".to_owned(), kind: "ensemble".to_owned(), version: "1".to_owned() },
+            event: IncidentEvent::Opened,
+            sequence,
+            start: UnixNanos::from_secs(60),
+            updated: UnixNanos::from_secs(120),
+            end: None,
+            score: 80.0,
+            severity: Severity::Critical,
+            threshold: 1.55,
+            title: "checkout writes more error records than usual".to_owned(),
+            lead: Lead::default(),
+            anomalies: 1,
+            series_count: 1,
+            services: vec!["checkout".to_owned()],
+            entities: Vec::new(),
+            series: Vec::new(),
+        }
+    }
+}

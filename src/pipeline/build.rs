@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::graph::Used;
-use super::live::{Live, supervise};
 use super::spec::PipelineKind;
 use super::stages::{self, Stage};
+use super::tasks::{Tasks, supervise};
 use super::{
     Class, ComponentError, ComponentId, ComponentInfo, Connector, Context, Edge, Factory, Input, Instance, Make, Output, Outputs,
     Plan, ReceiverInstance, StartError, Status,
@@ -28,10 +28,10 @@ pub(super) struct Built {
     pub(super) receivers: Vec<(Factory, ReceiverInstance)>,
 }
 
-/// Makes all components of `plan`; exporters and processors run at once, in the tasks of `live`.
-pub(super) fn build(plan: &Plan, live: &mut Live) -> Result<Built, StartError> {
+/// Makes all components of `plan`; exporters and processors run at once, among `tasks`.
+pub(super) fn build(plan: &Plan, tasks: &mut Tasks) -> Result<Built, StartError> {
     let (edges, entries) = (HashMap::new(), HashMap::new());
-    let mut build = Build { plan, live, connectors: Vec::new(), edges, entries };
+    let mut build = Build { plan, tasks, connectors: Vec::new(), edges, entries };
     build.exporters()?;
     build.connectors()?;
     build.pipelines()?;
@@ -40,7 +40,7 @@ pub(super) fn build(plan: &Plan, live: &mut Live) -> Result<Built, StartError> {
 
 struct Build<'a> {
     plan: &'a Plan,
-    live: &'a mut Live,
+    tasks: &'a mut Tasks,
     connectors: Vec<Made>,
     /// The queues in front of exporters and connectors.
     edges: HashMap<(Class, ComponentId), Edge>,
@@ -56,8 +56,8 @@ impl Build<'_> {
     }
 
     fn context(&self, class: Class, id: &ComponentId, pipeline: Option<&str>) -> Context {
-        let context = self.live.context(id);
-        self.live.services.registry.add(ComponentInfo {
+        let context = self.tasks.context(id);
+        self.tasks.services.registry.add(ComponentInfo {
             environment: context.environment.clone(),
             class,
             id: id.clone(),
@@ -72,11 +72,11 @@ impl Build<'_> {
         for used in self.plan.used.iter().filter(|u| u.factory.class() == Class::Exporter) {
             let Make::Exporter(make) = used.factory.make else { continue };
             let context = self.context(Class::Exporter, &used.id, None);
-            let (edge, input) = Input::queue(self.live.services.queue_capacity, Arc::clone(&context.counters));
+            let (edge, input) = Input::queue(self.tasks.services.queue_capacity, Arc::clone(&context.counters));
             let made = make(Instance { config: used.config.clone(), context: context.clone() });
             let exporter = made.map_err(|e| Self::failed(&context, Class::Exporter, e))?;
             context.health.set(Status::Ok);
-            self.live.exporters.spawn(supervise(context, exporter.run(input)));
+            self.tasks.exporters.spawn(supervise(context, exporter.run(input)));
             self.edges.insert((Class::Exporter, used.id.clone()), edge.named(&used.id.to_string()));
         }
         Ok(())
@@ -91,7 +91,7 @@ impl Build<'_> {
             let used = todo.remove(ready.unwrap_or(0));
             let Make::Connector(make) = used.factory.make else { continue };
             let context = self.context(Class::Connector, &used.id, None);
-            let (edge, input) = Input::queue(self.live.services.queue_capacity, Arc::clone(&context.counters));
+            let (edge, input) = Input::queue(self.tasks.services.queue_capacity, Arc::clone(&context.counters));
             let mut targets = Vec::new();
             for pipeline in self.begun_by(&used.id) {
                 targets.extend(self.entry(&pipeline)?);
@@ -141,9 +141,9 @@ impl Build<'_> {
             self.entries.insert(pipeline.to_owned(), targets.clone());
             return Ok(targets);
         };
-        let (edge, input) = Input::queue(self.live.services.queue_capacity, Arc::clone(&first.counters));
+        let (edge, input) = Input::queue(self.tasks.services.queue_capacity, Arc::clone(&first.counters));
         let edge = edge.named(pipeline);
-        self.live.inner.spawn(stages::run(pipeline.to_owned(), input, stages, Output::new(targets)));
+        self.tasks.inner.spawn(stages::run(pipeline.to_owned(), input, stages, Output::new(targets)));
         self.entries.insert(pipeline.to_owned(), vec![edge.clone()]);
         Ok(vec![edge])
     }

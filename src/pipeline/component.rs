@@ -109,6 +109,21 @@ pub struct Context {
     pub services: Services,
 }
 
+#[cfg(test)]
+impl Context {
+    /// What a component is given in a test.
+    pub(crate) fn of_test(environment: &str, id: &str, services: Services) -> Self {
+        Self {
+            environment: Environment::new(environment),
+            id: ComponentId::parse(id).expect("an id"),
+            counters: Arc::default(),
+            health: Health::default(),
+            shutdown: CancellationToken::new(),
+            services,
+        }
+    }
+}
+
 impl Context {
     /// The component's own folder: `<data_dir>/<environment>/<id>`.
     #[must_use]
@@ -256,7 +271,11 @@ pub trait Connector: Send {
     async fn run(self: Box<Self>, input: Input, output: Output) -> Result<(), ComponentError>;
 }
 
-/// Gives something out.
+/// Gives something out, in the order in which it comes.
+///
+/// What cannot be taken now is either tried again before anything that comes later, or given back to its sender
+/// ([`Flight::refused`](super::Flight::refused)), which at that moment withdraws all that is behind it: so each delivery is asked
+/// whether it is withdrawn before it is handled.
 #[async_trait]
 pub trait Exporter: Send {
     /// Runs until `input` ends, then flushes, and returns.
@@ -311,6 +330,9 @@ pub struct Factory {
     /// Receivers are asked with the kind of the pipeline and answer with the same kind if they give it;
     /// exporters answer with what they took.
     pub gives: fn(PayloadKind) -> Option<PayloadKind>,
+    /// Keys of its configuration that are a [`TextFile`](super::TextFile), such as `tls.ca_file`; `*` is every item of a
+    /// list. What stands in those files counts as configuration.
+    pub files: &'static [&'static str],
     /// Checks that go beyond the schema.
     pub check: fn(&serde_json::Value) -> Vec<Problem>,
     /// How to make it.

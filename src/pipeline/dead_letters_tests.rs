@@ -1,46 +1,25 @@
-use super::super::{ComponentId, Health, ManualClock, Services};
+use super::super::{ManualClock, Services};
 use super::*;
-use crate::model::{Anomaly, DetectorRef, Direction, Entity, Severity, Signal, Window};
+use crate::model::Anomaly;
 
 fn context(folder: &Path) -> Context {
-    Context {
-        environment: Environment::new("production"),
-        id: ComponentId::parse("elasticsearch/anomalies").unwrap(),
-        counters: Arc::default(),
-        health: Health::default(),
-        shutdown: tokio_util::sync::CancellationToken::new(),
-        services: Services {
-            clock: Arc::new(ManualClock::new(UnixNanos::from_secs(1_800_000_000))),
-            data_dir: folder.to_owned(),
-            ..Services::in_memory()
-        },
-    }
+    let services = Services {
+        clock: Arc::new(ManualClock::new(UnixNanos::from_secs(1_800_000_000))),
+        data_dir: folder.to_owned(),
+        ..Services::in_memory()
+    };
+    Context::of_test("production", "elasticsearch/anomalies", services)
 }
 
+/// With numbers that JSON does not hold easily.
 fn anomaly() -> Anomaly {
     Anomaly {
-        id: "mfrggz".to_owned(),
-        fingerprint: "series".to_owned(),
-        environment: Environment::new("production"),
-        detector: DetectorRef { name: "detector".to_owned(), kind: "ensemble".to_owned(), version: "1".to_owned() },
-        signal: Signal::Logs,
-        entity: Entity::service("checkout"),
-        metric: "log.records".to_owned(),
-        unit: "1/s".to_owned(),
-        function: "rate".to_owned(),
-        window: Window { start: UnixNanos::from_secs(60), end: UnixNanos::from_secs(120) },
         observed: 0.1 + 0.2,
         expected: 1e-300,
         lower: f64::NEG_INFINITY,
         upper: f64::INFINITY,
-        samples: 570.0,
-        score: 80.0,
         probability: 5e-324,
-        severity: Severity::Critical,
-        direction: Direction::Spike,
-        reasons: Vec::new(),
-        past: None,
-        incident: None,
+        ..Anomaly::example("mfrggz")
     }
 }
 

@@ -159,6 +159,19 @@ mod tests {
     }
 
     #[test]
+    fn a_file_with_other_content_is_a_difference() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ca.pem");
+        let read = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            planned(json!({ "ca_file": path }), &[("sink", json!({}))], false)
+        };
+        let before = read("old");
+        assert_eq!(told(&before, &read("old")), "");
+        assert_eq!(told(&before, &read("new")), "receivers.source.ca_file.text changed");
+    }
+
+    #[test]
     fn of_very_many_keys_only_some_are_named() {
         let many = |value: u32| (0..20).map(|i| (format!("key{i:02}"), json!(value))).collect::<serde_json::Map<_, _>>();
         let before = planned(Value::Object(many(1)), &[("sink", json!({}))], false);

@@ -33,7 +33,7 @@ pub struct Used {
     pub id: ComponentId,
     /// Its type.
     pub factory: Factory,
-    /// Its configuration.
+    /// Its configuration, with what stands in the files that it names.
     pub config: serde_json::Value,
 }
 
@@ -171,6 +171,8 @@ impl Check<'_> {
                 None => continue,
             };
             if !self.used.iter().any(|u| u.factory.class() == class && u.id == *id) {
+                let mut config = config;
+                super::text_file::take_in(&mut config, factory.files);
                 self.used.push(Used { id: id.clone(), factory: *factory, config });
             }
             return Some(*factory);

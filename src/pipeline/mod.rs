@@ -27,8 +27,10 @@ mod reload;
 mod run;
 mod spec;
 mod stages;
+mod tasks;
 #[cfg(test)]
 mod test_components;
+mod text_file;
 
 pub use ask::{Desk, Question, Refusal, RefusalKind};
 pub use backoff::Backoff;
@@ -44,13 +46,14 @@ pub use edge::{Delivery, Edge, Input, Output, Outputs, Refused, Room};
 pub use graph::{GraphProblem, Plan, Used, plan};
 pub use history::{History, Progress, Span};
 pub use id::ComponentId;
-pub use live::Drained;
 pub use memory::{Available, Machine, Memory, Pressure, resident};
 pub use observer::{Judgement, Observer, Track, Watched};
 pub use origin::{BatchId, Mark, Origin};
 pub use outbox::{Outbox, OutboxLevels, OutboxSettings};
-pub use receipt::{Lost, Receipt, Waiting};
+pub use receipt::{Lost, Receipt, Row, Waiting};
 pub use registry::{ComponentInfo, Health, Registry, Status};
 pub use reload::{Change, ReloadError};
 pub use run::{Running, start};
 pub use spec::{EnvironmentSpec, PipelineKind, PipelineSpec};
+pub use tasks::Drained;
+pub use text_file::TextFile;

@@ -21,6 +21,11 @@ pub struct Waiting {
     withdrawn: CancellationToken,
 }
 
+/// Deliveries that stand in a row: when one of them is lost, all are withdrawn at the same moment. So whoever handles them one
+/// by one, and looks at each whether it is withdrawn, takes in none that stands behind one that it did not keep.
+#[derive(Clone, Debug, Default)]
+pub struct Row(CancellationToken);
+
 /// It is not safe: the sender still has it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{why}")]
@@ -32,6 +37,8 @@ pub struct Lost {
 #[derive(Debug)]
 struct Shared {
     withdrawn: CancellationToken,
+    /// Ends when this is lost.
+    row: Option<Row>,
     /// Set by the first that does not keep it.
     lost: OnceLock<Lost>,
     answer: Option<oneshot::Sender<Result<(), Lost>>>,
@@ -49,9 +56,18 @@ impl Receipt {
     /// A receipt, and where its sender hears of it.
     #[must_use]
     pub fn new() -> (Self, Waiting) {
+        Self::make(CancellationToken::new(), None)
+    }
+
+    /// As [`Receipt::new`], of a delivery that stands in `row`.
+    #[must_use]
+    pub fn in_row(row: &Row) -> (Self, Waiting) {
+        Self::make(row.0.child_token(), Some(row.clone()))
+    }
+
+    fn make(withdrawn: CancellationToken, row: Option<Row>) -> (Self, Waiting) {
         let (sender, heard) = oneshot::channel();
-        let withdrawn = CancellationToken::new();
-        let shared = Shared { withdrawn: withdrawn.clone(), lost: OnceLock::new(), answer: Some(sender) };
+        let shared = Shared { withdrawn: withdrawn.clone(), row, lost: OnceLock::new(), answer: Some(sender) };
         (Self(Some(Arc::new(shared))), Waiting { heard, withdrawn })
     }
 
@@ -68,6 +84,7 @@ impl Receipt {
     fn lose(&self, why: &str) {
         if let Some(shared) = &self.0 {
             let _ = shared.lost.set(Lost { why: Arc::from(why) });
+            shared.row.iter().for_each(|row| row.0.cancel());
         }
     }
 
@@ -146,6 +163,21 @@ mod tests {
         let (receipt, waiting) = Receipt::new();
         receipt.refuse("the disk is full");
         assert_eq!(waiting.heard().await.unwrap_err().to_string(), "the disk is full");
+    }
+
+    #[tokio::test]
+    async fn a_loss_withdraws_what_stands_in_the_same_row_and_nothing_else_does() {
+        let row = Row::default();
+        let [(first, kept), (second, lost), (third, behind), (other, _waiting)] =
+            [Receipt::in_row(&row), Receipt::in_row(&row), Receipt::in_row(&row), Receipt::in_row(&Row::default())];
+        first.kept();
+        assert_eq!(kept.heard().await, Ok(()));
+        assert!(!second.is_withdrawn() && !third.is_withdrawn(), "what was kept ends no row");
+        second.refuse("not now");
+        assert!(third.is_withdrawn() && !other.is_withdrawn());
+        assert_eq!(lost.heard().await.unwrap_err().to_string(), "not now");
+        third.kept();
+        assert_eq!(behind.heard().await, Ok(()), "it may have been under way already");
     }
 
     #[tokio::test]

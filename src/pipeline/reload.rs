@@ -10,8 +10,9 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
-use super::live::{Drained, Live};
+use super::live::Live;
 use super::run::{listening, start_all};
+use super::tasks::Drained;
 use super::{Difference, Plan, Running, StartError};
 use crate::model::Environment;
 

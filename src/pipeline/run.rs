@@ -6,7 +6,8 @@ use std::time::Duration;
 use futures::future::join_all;
 use tokio_util::sync::CancellationToken;
 
-use super::live::{Drained, Live};
+use super::live::Live;
+use super::tasks::Drained;
 use super::{Factory, Listeners, Make, Plan, ReceiverInstance, Services, StartError};
 use crate::model::Environment;
 

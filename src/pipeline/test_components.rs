@@ -46,6 +46,7 @@ const fn factory(kind: &'static str, implicit: bool, gives: fn(PayloadKind) -> O
         acknowledgement: "nothing is promised",
         schema: |_| schemars::json_schema!({ "type": "object" }),
         implicit,
+        files: &["ca_file"],
         gives,
         check: |_| Vec::new(),
         make,

@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
+use crate::support::daemon::{get, signal};
 use crate::support::traffic::{Step, traffic};
 use crate::support::world::{World, replay};
 use crate::support::{Absent, eventually, needs};
@@ -276,4 +277,42 @@ async fn a_disk_that_becomes_read_only_stops_the_intake_and_not_the_daemon() {
     }
     send(&world, 2..4).await;
     assert_eq!(daemon.stop().await.code(), Some(0), "{}", daemon.said());
+}
+
+#[tokio::test]
+async fn a_start_that_cannot_put_what_it_finds_again_anywhere_says_so_and_can_be_stopped() {
+    let world = World::with_storage(7, "checkpoint_interval: 1h").await;
+    let mut daemon = world.setup.start().await;
+    // So much comes after the first findings that it does not fit into the queues behind the log.
+    let steps = traffic(60);
+    let (at, until) = (AtomicUsize::new(0), AtomicUsize::new(steps.len()));
+    tokio::time::timeout(2 * SOON, world.send(&steps, &at, &until)).await.expect("all of it is taken in");
+    eventually("findings", SOON, async || if world.file("production").is_empty() { Err(daemon.said()) } else { Ok(()) }).await;
+    daemon.kill();
+    let known = replay(world.setup.data(), "digest");
+
+    // All of it happens again, into an outbox that is on a full disk.
+    let outbox = detector(&world).join("outbox");
+    std::fs::remove_dir_all(&outbox).expect("the outbox");
+    let disk = needs!(Disk::new(&outbox, "64k"));
+    let ballast = outbox.join("ballast");
+    let _ = Command::new("dd").arg("if=/dev/zero").arg(format!("of={}", ballast.display())).stderr(Stdio::null()).status();
+    for _ in 0..2 {
+        let mut daemon = world.setup.spawn();
+        eventually("the health to tell why it does not get ready", SOON, async || {
+            let answer = get(world.setup.admin(), "/health").await;
+            let told = matches!(&answer, Ok((503, health)) if health.contains("findings cannot be put into the outbox")
+                && health.contains("No space left on device"));
+            if told { Ok(()) } else { Err(format!("{answer:?}\n{}", daemon.said())) }
+        })
+        .await;
+        // Its deadline.
+        signal(daemon.pid(), "TERM");
+        assert_eq!(daemon.end(Duration::from_secs(20)).await.code(), Some(0), "{}", daemon.said());
+    }
+    std::fs::remove_file(&ballast).expect("the ballast");
+    drop(disk);
+    let mut daemon = world.setup.start().await;
+    assert_eq!(daemon.stop().await.code(), Some(0), "{}", daemon.said());
+    assert_eq!(replay(world.setup.data(), "digest"), known);
 }

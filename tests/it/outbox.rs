@@ -1,112 +1,29 @@
 //! Findings reach an exporter that is down for a while, whatever happens to the daemon meanwhile: each once.
 
-use std::collections::BTreeMap;
 use std::process::Command;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use axum::Router;
-use axum::extract::{Request, State};
-use axum::response::{IntoResponse as _, Response};
-use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 
+use crate::support::cluster::{Cluster, Mood};
 use crate::support::daemon::Setup;
 use crate::support::history::History;
+use crate::support::judge::id;
 use crate::support::otlp::send_all;
 use crate::support::{eventually, free_port, pipelines};
 
 const SOON: Duration = Duration::from_secs(60);
 
-/// How the cluster answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mood {
-    Well,
-    /// 503 to everything.
-    Down,
-    /// It writes, and cuts the connection before it answers.
-    Cut,
-    /// It refuses every document for good.
-    Strict,
-}
-
-/// A cluster that keeps documents by their id.
-#[derive(Clone)]
-struct Cluster {
-    url: String,
-    state: Arc<Mutex<(Mood, BTreeMap<String, u32>)>>,
-}
-
-impl Cluster {
-    async fn start(mood: Mood) -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let url = format!("http://{}", listener.local_addr().expect("an address"));
-        let state = Arc::new(Mutex::new((mood, BTreeMap::new())));
-        let cluster = Self { url, state };
-        let app = Router::new().fallback(answer).with_state(cluster.clone());
-        tokio::spawn(async move { axum::serve(listener, app).await });
-        cluster
-    }
-
-    fn is(&self, mood: Mood) {
-        self.state.lock().expect("the state").0 = mood;
-    }
-
-    /// How often each document was written.
-    fn documents(&self) -> BTreeMap<String, u32> {
-        self.state.lock().expect("the state").1.clone()
-    }
-
-    fn exporter(&self) -> String {
-        format!(
-            "  elasticsearch: {{ endpoints: [\"{}\"], setup: false, flush_interval: 10ms, compression: none, retry: {{ initial_interval: 50ms, max_interval: 200ms }} }}\n",
-            self.url
-        )
-    }
-}
-
-async fn answer(State(cluster): State<Cluster>, request: Request) -> Response {
-    let bulk = request.uri().path().ends_with("_bulk");
-    let body = request.into_body().collect().await.expect("a body").to_bytes();
-    let (mood, documents) = &mut *cluster.state.lock().expect("the state");
-    if *mood == Mood::Down {
-        return http::StatusCode::SERVICE_UNAVAILABLE.into_response();
-    }
-    let lines = body.split(|b| *b == b'\n').filter_map(|line| serde_json::from_slice::<Value>(line).ok());
-    let ids: Vec<String> = lines.filter_map(|line| Some(line.get("create")?.get("_id")?.as_str()?.to_owned())).collect();
-    let mut errors = false;
-    let items: Vec<Value> = ids
-        .into_iter()
-        .map(|id| {
-            let answer = match (*mood, documents.contains_key(&id)) {
-                (Mood::Strict, _) => json!({ "status": 400, "error": { "type": "document_parsing_exception", "reason": format!("document {id} is strange") } }),
-                (_, true) => json!({ "status": 409, "error": { "type": "version_conflict_engine_exception", "reason": "it is there" } }),
-                (_, false) => {
-                    documents.insert(id, 1);
-                    json!({ "status": 201 })
-                }
-            };
-            errors |= answer.get("error").is_some();
-            json!({ "create": answer })
-        })
-        .collect();
-    if *mood == Mood::Cut && bulk {
-        let cut = futures::stream::iter([Ok(bytes::Bytes::from_static(b"{\"err")), Err(std::io::Error::other("cut"))]);
-        return axum::body::Body::from_stream(cut).into_response();
-    }
-    let text = json!({ "errors": errors, "took": 1, "items": items }).to_string();
-    ([("content-type", "application/json"), ("x-elastic-product", "Elasticsearch")], text).into_response()
-}
-
 /// The ids in the file of the `file` exporter, in their order.
 fn ids(setup: &Setup) -> Vec<String> {
     let text = std::fs::read_to_string(setup.path("found.ndjson")).unwrap_or_default();
-    let id = |line: &str| {
-        let line: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
-        let id = line["id"].as_str().expect("an id").to_owned();
-        line.get("sequence").map_or_else(|| id.clone(), |sequence| format!("{id}-{sequence}"))
-    };
     text.lines().map(id).collect()
+}
+
+async fn cluster(mood: Mood) -> Cluster {
+    let cluster = Cluster::start(0).await;
+    cluster.is(mood);
+    cluster
 }
 
 /// A daemon with this cluster and a file as exporters.
@@ -126,7 +43,7 @@ const FILE: [(&str, &str); 1] = [("exporter", "file")];
 
 #[tokio::test]
 async fn what_an_exporter_missed_while_it_was_down_comes_once_through_kills_and_stops() {
-    let (cluster, grpc) = (Cluster::start(Mood::Down).await, free_port());
+    let (cluster, grpc) = (cluster(Mood::Unavailable).await, free_port());
     let setup = setup(&cluster, grpc);
     let mut daemon = setup.start().await;
     send_all(grpc, History::of_hours("checkout", 7).with_fault().calls(), "production").await;
@@ -149,25 +66,26 @@ async fn what_an_exporter_missed_while_it_was_down_comes_once_through_kills_and_
     assert_eq!(status.code(), Some(0), "{}", daemon.said());
     let told = format!("{} findings wait in the outbox for exporter `elasticsearch`", found.len());
     assert!(daemon.said().contains(&told), "{told}\n{}", daemon.said());
-    assert!(cluster.documents().is_empty());
+    assert!(cluster.documents().all.is_empty());
 
     // It writes, and its answers are cut: killed in the middle, and it is well again.
-    cluster.is(Mood::Cut);
+    cluster.is(Mood::CutAfter);
     let mut daemon = setup.start().await;
-    eventually("documents", SOON, async || if cluster.documents().is_empty() { Err("none".to_owned()) } else { Ok(()) }).await;
+    eventually("documents", SOON, async || if cluster.documents().all.is_empty() { Err("none".to_owned()) } else { Ok(()) })
+        .await;
     daemon.kill();
     cluster.is(Mood::Well);
     let mut daemon = setup.start().await;
     daemon.metrics_when("nothing waits", SOON, |m| waits(m) == 0 && m.drained()).await;
     assert_eq!(daemon.stop().await.code(), Some(0), "{}", daemon.said());
-    let documents = cluster.documents();
+    let documents = cluster.documents().all;
     assert_eq!(documents.keys().cloned().collect::<Vec<_>>(), once, "every finding is there");
     assert_eq!(ids(&setup), found, "and the file has what it had");
 }
 
 #[tokio::test]
 async fn what_was_refused_is_listed_with_its_reason_and_sent_again_when_told() {
-    let (cluster, grpc) = (Cluster::start(Mood::Strict).await, free_port());
+    let (cluster, grpc) = (cluster(Mood::Strict).await, free_port());
     let setup = setup(&cluster, grpc);
     let mut daemon = setup.start().await;
     send_all(grpc, History::of_hours("checkout", 7).with_fault().calls(), "production").await;
@@ -217,10 +135,10 @@ async fn what_was_refused_is_listed_with_its_reason_and_sent_again_when_told() {
         (Some(0), format!("production elasticsearch: {count} findings are sent again\n").as_str()),
         "{errors}"
     );
-    daemon.metrics_when("they are delivered", SOON, |m| m.drained() && cluster.documents().len() as u64 == count).await;
+    daemon.metrics_when("they are delivered", SOON, |m| m.drained() && cluster.documents().all.len() as u64 == count).await;
     let mut found = ids(&setup);
     found.sort();
-    assert_eq!(cluster.documents().into_keys().collect::<Vec<_>>(), found);
+    assert_eq!(cluster.documents().all.into_keys().collect::<Vec<_>>(), found);
     let (_, said, _) = command(&["resend", "--endpoint", &endpoint]).await;
     assert_eq!(said, "there is nothing to send again\n");
     let (_, said, _) = command(&["--data-dir", &data]).await;

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::daemon::Setup;
 use crate::support::history::History;
@@ -41,6 +42,28 @@ async fn a_stop_ends_within_the_deadline_even_when_nobody_takes_the_anomalies() 
     assert_eq!(daemon.stop().await.code(), Some(0), "what nobody takes is kept: {}", daemon.said());
     assert!(begin.elapsed() < Duration::from_secs(15), "it took {:?}:\n{}", begin.elapsed(), daemon.said());
     assert!(daemon.said().contains("wait in the outbox for exporter `elasticsearch`"), "it says so:\n{}", daemon.said());
+}
+
+#[tokio::test]
+async fn clients_that_do_not_end_their_requests_do_not_hold_up_a_stop() {
+    let (grpc, http) = (free_port(), free_port());
+    let mut setup = Setup::new();
+    setup.environment("production", &pipelines::otlp_to_console(grpc, http));
+    let mut daemon = setup.start().await;
+    send_grpc(grpc, traces(&[Call::now(1)], None)).await.expect("it is taken in");
+    let mut stalled = Vec::new();
+    for (port, part) in [
+        (setup.admin(), "GET /heal"),
+        (http, "POST /v1/tra"),
+        (http, "POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-protobuf\r\ncontent-length: 9\r\n\r\nx"),
+        (grpc, "PRI * HTTP/2.0"),
+    ] {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).await.expect("the port");
+        stream.write_all(part.as_bytes()).await.expect("a part of a request");
+        stalled.push(stream);
+    }
+    assert_eq!(daemon.stop().await.code(), Some(0), "{}", daemon.said());
+    assert!(!daemon.said().contains("not drained in time"), "{}", daemon.said());
 }
 
 #[tokio::test]

@@ -75,6 +75,9 @@ pub fn judge(tally: &Tally, during: &Accounts, signal: Signal) -> Verdict {
         let said = tally.said.get(code).map(String::as_str).unwrap_or_default();
         problems.push(format!("{records} records were refused with {code}, which clients do not send again: {said}"));
     }
+    if tally.unhinted > 0 {
+        problems.push(format!("{} records were refused without RetryInfo or Retry-After", tally.unhinted));
+    }
     if tally.rejected > 0 {
         problems.push(format!("{} records were acknowledged, but given up by a partial success", tally.rejected));
     }
@@ -128,6 +131,8 @@ mod tests {
         assert!(problems(&acknowledged(0), &during(0, 0, 0)).contains("nothing was acknowledged"));
         let gone = Tally { sent: 12, left: 2, ..acknowledged(10) };
         assert!(problems(&gone, &during(10, 10, 10)).contains("2 records were still not acknowledged"));
+        let unhinted = Tally { unhinted: 3, ..acknowledged(10) };
+        assert!(problems(&unhinted, &during(10, 10, 10)).contains("3 records were refused without RetryInfo"));
         let missing = Tally { sent: 12, ..acknowledged(10) };
         assert!(problems(&missing, &during(10, 10, 10)).contains("12 records were sent, 10 acknowledged, 0 lost"));
     }

@@ -18,6 +18,7 @@ pub mod recovery;
 pub mod report;
 pub mod request;
 pub mod run;
+pub mod samples;
 pub mod tally;
 
 /// What went wrong, in a sentence.

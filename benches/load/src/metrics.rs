@@ -9,6 +9,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use crate::Error;
+use crate::samples::Samples;
 
 /// What a component counts for one payload, in records.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -90,11 +91,16 @@ impl Accounts {
     /// # Errors
     /// The line that is none.
     pub fn parse(text: &str) -> Result<Self, Error> {
+        Samples::parse(text).map(|samples| Self::of(&samples))
+    }
+
+    /// What these samples say of components. Values are whole here; of levels the whole part is read.
+    #[must_use]
+    pub fn of(samples: &Samples) -> Self {
         let mut all = Self::default();
-        for line in text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')) {
-            let (name, labels, value) = sample(line).ok_or_else(|| format!("/metrics: not a sample: {line}"))?;
-            let label = |name: &str| labels.get(name).cloned().unwrap_or_default();
-            let Some(what) = name.strip_prefix("anomalyd_component_") else { continue };
+        for sample in samples.iter() {
+            let Some(what) = sample.name.strip_prefix("anomalyd_component_") else { continue };
+            let (label, value) = (|name: &str| sample.label(name).to_owned(), sample.value as u64);
             if what == "events_total" {
                 *all.events.entry(label("event")).or_default() += value;
                 continue;
@@ -118,7 +124,7 @@ impl Accounts {
                 _ => *account.dropped.entry(label("reason")).or_default() += value,
             }
         }
-        Ok(all)
+        all
     }
 
     /// What has come since `before`.
@@ -152,34 +158,6 @@ impl Accounts {
     pub fn in_flight(&self) -> u64 {
         self.accounts.values().map(|a| a.in_flight).sum()
     }
-}
-
-/// `name{label="value",...} value`. Values are whole here; of levels the whole part is read.
-fn sample(line: &str) -> Option<(&str, BTreeMap<String, String>, u64)> {
-    let (head, value) = line.rsplit_once(' ')?;
-    let value: f64 = value.parse().ok()?;
-    let value = value as u64;
-    let Some((name, rest)) = head.split_once('{') else { return Some((head, BTreeMap::new(), value)) };
-    let mut labels = BTreeMap::new();
-    let mut rest = rest.strip_suffix('}')?;
-    while !rest.is_empty() {
-        let (key, quoted) = rest.split_once("=\"")?;
-        let mut text = String::new();
-        let mut characters = quoted.char_indices();
-        let end = loop {
-            match characters.next()? {
-                (at, '"') => break at,
-                (_, '\\') => match characters.next()?.1 {
-                    'n' => text.push('\n'),
-                    other => text.push(other),
-                },
-                (_, other) => text.push(other),
-            }
-        };
-        labels.insert(key.to_owned(), text);
-        rest = quoted.get(end + 1..)?.trim_start_matches(',');
-    }
-    Some((name, labels, value))
 }
 
 /// Reads a path of the daemon's own port (`host:port`): the status and the body.

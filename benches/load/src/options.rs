@@ -119,7 +119,7 @@ pub struct Options {
     /// How much goes into the log before `--recovery` kills the daemon, MiB.
     #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(1..))]
     pub log_mib: u64,
-    /// The most memory that the daemon may use, MiB.
+    /// The most memory that the daemon may use, MiB. It is told so (`memory.limit`), unless it has a file of its own.
     #[arg(long, value_name = "MIB")]
     pub memory_limit: Option<u64>,
     /// Makes runs that differ in nothing else send other bytes.

@@ -73,6 +73,12 @@ impl Report {
         ms(&self.tally.call, 0.99)
     }
 
+    /// The 99th percentile of a refused call, milliseconds; 0 where none was.
+    #[must_use]
+    pub fn refused_p99(&self) -> f64 {
+        ms(&self.tally.refusal, 0.99)
+    }
+
     /// Whether everything is accounted for.
     #[must_use]
     pub const fn passed(&self) -> bool {
@@ -94,6 +100,9 @@ impl Report {
             row("for a CPU-second", format!("{} items (the daemon used {:.1} s)", grouped(rate as u64), self.cpu.unwrap_or(0.0)));
         }
         row("a call", times(&t.call));
+        if !t.refusal.is_empty() {
+            row("a refused call", times(&t.refusal));
+        }
         row("due to acknowledged", times(&t.whole));
         if let Some(peak) = self.peak {
             row("peak memory", mib(peak));
@@ -150,12 +159,13 @@ impl Report {
             "items_per_cpu_second": self.per_cpu(),
             "cpu_seconds": self.cpu,
             "call_ms": times(&t.call),
+            "refused_call_ms": times(&t.refusal),
             "due_to_acknowledged_ms": times(&t.whole),
             "peak_memory_bytes": self.peak,
             "data_folder_bytes": self.disk,
             "records": {
                 "sent": t.sent, "acknowledged": t.acknowledged, "rejected": t.rejected, "refused": t.refused,
-                "refused_for_good": t.refused_for_good, "sent_again": t.retried, "without_answer": t.failed,
+                "refused_for_good": t.refused_for_good, "refused_without_hint": t.unhinted, "sent_again": t.retried, "without_answer": t.failed,
                 "never_acknowledged": t.left, "handed_on": v.handed_on, "taken_in": v.taken_in, "taken_in_once": v.once,
                 "dropped": dropped,
             },

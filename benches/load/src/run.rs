@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use fastrand::Rng;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::Error;
@@ -117,6 +118,9 @@ struct Run {
     plan: Plan,
     began: Instant,
     state: Mutex<State>,
+    /// Making a request takes time of the threads that also look after connections: were all made at once, calls would
+    /// look slow because of what goes on here.
+    making: Semaphore,
 }
 
 enum Next {
@@ -137,7 +141,7 @@ pub async fn run(plan: Plan) -> Result<(Tally, Duration), Error> {
         tally: Tally::default(),
         rng: Rng::with_seed(plan.shape.seed),
     };
-    let run = Arc::new(Run { plan, began: Instant::now(), state: Mutex::new(state) });
+    let run = Arc::new(Run { plan, began: Instant::now(), state: Mutex::new(state), making: Semaphore::new(1) });
     let mut senders = JoinSet::new();
     for _ in 0..run.plan.connections.max(1) {
         let shared = Arc::new(Connection::new(run.plan.target.clone()));
@@ -165,7 +169,9 @@ async fn sender(run: Arc<Run>, connection: Arc<Connection>) {
             Next::Done => return,
             Next::Wait(until) => tokio::time::sleep_until(until.into()).await,
             Next::Send(job) => {
+                let making = run.making.acquire().await;
                 let body = run.plan.shape.body(job.number, job.time).unwrap_or_default();
+                drop(making);
                 let sent = Instant::now();
                 let answer = connection.send(body).await;
                 run.answered(job, sent.elapsed(), answer);
@@ -237,7 +243,9 @@ impl Run {
             Answer::Refused { code, retry, after, message } => {
                 *state.tally.refused.entry(code.clone()).or_default() += records;
                 state.tally.said.entry(code.clone()).or_insert(message);
+                record(&mut state.tally.refusal, took);
                 if retry {
+                    state.tally.unhinted += if after.is_none() { records } else { 0 };
                     again = Some(after);
                 } else {
                     *state.tally.refused_for_good.entry(code).or_default() += records;

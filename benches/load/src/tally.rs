@@ -18,6 +18,8 @@ pub struct Tally {
     pub refused: BTreeMap<String, u64>,
     /// Records in calls that were refused with a code that clients do not send again: these are lost.
     pub refused_for_good: BTreeMap<String, u64>,
+    /// Records in calls that were refused so that clients send them again, without saying when.
+    pub unhinted: u64,
     /// Records in calls that were sent again.
     pub retried: u64,
     /// Records in calls that got no answer.
@@ -30,6 +32,8 @@ pub struct Tally {
     pub said: BTreeMap<String, String>,
     /// A call that was acknowledged, from when it was sent, microseconds.
     pub call: Histogram<u64>,
+    /// A call that was refused, from when it was sent, microseconds.
+    pub refusal: Histogram<u64>,
     /// A request, from when it was due until it was acknowledged, microseconds.
     pub whole: Histogram<u64>,
 }
@@ -45,12 +49,14 @@ impl Default for Tally {
             rejected: 0,
             refused: BTreeMap::new(),
             refused_for_good: BTreeMap::new(),
+            unhinted: 0,
             retried: 0,
             failed: 0,
             left: 0,
             unsure: 0,
             said: BTreeMap::new(),
             call: histogram(),
+            refusal: histogram(),
             whole: histogram(),
         }
     }

@@ -89,6 +89,7 @@ const OTLP: Factory = Factory {
     acknowledgement: "Success is answered after the data is in the pipelines' queues.",
     schema: |generator| generator.subschema_for::<Otlp>(),
     implicit: false,
+    files: &[],
     gives: |kind| matches!(kind, PayloadKind::Telemetry(_)).then_some(kind),
     check: |config| {
         let none = config.pointer("/protocols/grpc").is_none() && config.pointer("/protocols/http").is_none();
@@ -131,6 +132,7 @@ const RED: Factory = Factory {
     acknowledgement: "It accepts what the next component accepts.",
     schema: |generator| generator.subschema_for::<Nothing>(),
     implicit: true,
+    files: &[],
     gives: |kind| (kind == PayloadKind::Telemetry(Signal::Traces)).then_some(PayloadKind::Observations),
     check: |_| Vec::new(),
     make: Make::Processor(|_| Err(BuildError::new("only for tests"))),
@@ -163,6 +165,7 @@ const WRITER: Factory = Factory {
     acknowledgement: "Elasticsearch has accepted the anomaly.",
     schema: |generator| generator.subschema_for::<Elasticsearch>(),
     implicit: false,
+    files: &[],
     ..CONSOLE
 };
 

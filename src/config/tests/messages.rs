@@ -241,3 +241,12 @@ fn a_yaml_bomb_is_refused_at_once() {
         reports(&[("aliases of aliases", pipeline(&bomb)), ("nested lists", pipeline(&deep))]).replace(&"[".repeat(80), "")
     );
 }
+
+#[test]
+fn of_very_many_mistakes_on_a_very_long_line_fifty_are_shown() {
+    let keys: String = (0..2000).map(|i| format!(", mistake{i}: {i}")).collect();
+    let report = load(&pipeline(&format!("receivers: {{ otlp: {{}}{keys} }}\n"))).err().expect("mistakes").to_string();
+    assert!(report.ends_with(" more\n"), "{}", report.lines().last().unwrap_or_default());
+    assert_eq!(report.matches("error: ").count(), 50);
+    assert!(report.len() < 100_000, "{} bytes", report.len());
+}

@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::incidents::{self, AlertsConfig, IncidentsConfig};
 use super::joint::{Entities, Peers};
+use super::limits;
 use super::model::ModelConfig;
 use super::rules;
 use super::warmup::Warmup;
@@ -171,6 +172,11 @@ impl Config {
             shards_threshold: self.parameters().page_threshold,
             default_threshold: self.threshold,
         }
+    }
+
+    /// How many series a shard may hold.
+    pub(super) fn limits(&self) -> limits::Settings {
+        limits::Settings::new(self.max_series, self.max_series_per_metric, self.shards, self.bucket.nanos())
     }
 
     /// What the mathematics is asked with.

@@ -62,7 +62,7 @@ impl Settings {
             min_samples: config.min_samples,
             rules: Arc::new(Rules::new(config)),
             forget_after: config.forget_after.nanos(),
-            limits: limits::Settings::new(config, timing.bucket),
+            limits: config.limits(),
             joint: joint::Settings::new(config, timing.bucket),
             observer: None,
         }
@@ -232,8 +232,7 @@ impl Core {
         self.whole(outcome)
     }
 
-    /// Puts the sources into an order that does not depend on which came first.
-    #[cfg(test)]
+    /// Puts the sources into an order that does not depend on which came first, for whoever compares states.
     pub(super) fn sort_sources(&mut self) {
         let places = self.sources.sort();
         self.groups.change_all(|group| group.replace_sources(&places));

@@ -126,7 +126,6 @@ impl Group {
     }
 
     /// The sources have other places now.
-    #[cfg(test)]
     pub(super) fn replace_sources(&mut self, places: &[u32]) {
         for source in &mut self.waiting.sources {
             *source = places.get(*source as usize).copied().unwrap_or(0);

@@ -47,8 +47,10 @@ use self::warmup::Learning;
 pub use self::warmup::{FullWarmup, Warmup};
 use crate::model::{Findings, PayloadKind, Signal};
 use crate::pipeline::{
-    BuildError, Class, ComponentError, Connector, Context, Factory, Input, Instance, Make, Outbox, Output, Pressure,
+    Backoff, BuildError, Class, ComponentError, Connector, Context, Factory, Input, Instance, Make, Outbox, Output, Pressure,
+    Status,
 };
+use crate::storage::Log;
 
 /// The connector's type.
 pub const FACTORY: Factory = Factory {
@@ -57,6 +59,7 @@ pub const FACTORY: Factory = Factory {
     acknowledgement: "An observation is taken in when it is in the input log on disk; whatever ends the daemon, it is learnt once.",
     schema: |generator| generator.subschema_for::<Config>(),
     implicit: true,
+    files: &["maintenance.*.calendar"],
     gives: |kind| match kind {
         PayloadKind::Observations | PayloadKind::Telemetry(Signal::Metrics) => Some(PayloadKind::Anomalies),
         PayloadKind::Telemetry(_) | PayloadKind::Anomalies => None,
@@ -102,7 +105,7 @@ fn make(instance: Instance) -> Result<Box<dyn Connector>, BuildError> {
         live_from: learning.live_from(),
         in_history: learning.is_on(),
     };
-    Ok(Box::new(Detector { config, shards, context, started, learning: Some(learning), recovered: None }))
+    Ok(Box::new(Detector { config, shards, context, started, learning: Some(learning), recovered: None, outbox: None }))
 }
 
 /// The asynchronous shell: takes payloads in, tells the time, hands findings on.
@@ -116,6 +119,15 @@ struct Detector {
     learning: Option<Learning>,
     /// What it goes on with; made by `start`, taken by `run`.
     recovered: Option<(Recovered<ToOutbox>, Outbox)>,
+    /// Where findings go, once it is open.
+    outbox: Option<Outbox>,
+}
+
+impl Drop for Detector {
+    fn drop(&mut self) {
+        // It may end while it still learns again what came in, and a thread waits for a disk that takes no findings.
+        self.outbox.iter().for_each(Outbox::abandon);
+    }
 }
 
 /// Puts what was found into the outbox.
@@ -146,6 +158,7 @@ impl Connector for Detector {
         let context = self.context.clone();
         let opening = tokio::task::spawn_blocking(move || Outbox::open(&context));
         let outbox = opening.await.map_err(ComponentError::new)?.map_err(ComponentError::new)?;
+        self.outbox = Some(outbox.clone());
         let recovery = Recovery {
             context: self.context.clone(),
             config: self.config.clone(),
@@ -166,7 +179,12 @@ impl Connector for Detector {
             self.context.counters.event("entries_replayed", entries);
             tracing::info!(%environment, %component, entries, "what came in since the last checkpoint is learnt again");
         }
-        self.context.services.registry.post_marks(environment, feeder.known.marks().cloned());
+        if feeder.known.marks().next().is_some()
+            && let Some(log) = recovered.log.take()
+        {
+            recovered.log = Some(self.safe(log).await?);
+        }
+        self.context.services.registry.post_marks(environment, recovered.machine.feeder.known.marks().cloned());
         self.recovered = Some((recovered, outbox));
         Ok(())
     }
@@ -181,7 +199,7 @@ impl Connector for Detector {
         let checkpoints = state::checkpoints(&self.context).map(|all| {
             let services = &self.context.services;
             let bytes = services.input_log.map_or(u64::MAX, |log| log.max_size / 4);
-            let since = Volume { bytes: log.as_ref().map_or(0, crate::storage::Log::size), observations };
+            let since = Volume { bytes: log.as_ref().map_or(0, Log::size), observations };
             let schedule = Schedule::new(services.checkpoint_interval, bytes, since, sweeping, written.clone());
             let newest = all.list().ok().and_then(|all| all.first().copied());
             Checkpointing { schedule, reports: reports.clone(), newest, own: false }
@@ -212,6 +230,34 @@ impl Connector for Detector {
 }
 
 impl Detector {
+    /// Waits until all of the log is on disk. What a process wrote that was killed may be known to the kernel alone, and a
+    /// poller that hears that it was taken in does not read it again.
+    async fn safe(&self, mut log: Log) -> Result<Log, ComponentError> {
+        let Context { environment, id, health, shutdown, .. } = &self.context;
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
+        let mut told = None;
+        loop {
+            let syncing = tokio::task::spawn_blocking(move || (log.sync(), log));
+            let (synced, back) = syncing.await.map_err(ComponentError::new)?;
+            log = back;
+            let Err(error) = synced else { break };
+            let why = format!("what came in last cannot be made safe: {error}; it is tried again");
+            if told.as_ref() != Some(&why) {
+                tracing::error!(%environment, component = %id, "{why}");
+                health.set(Status::RecoverableError(why.clone()));
+                told = Some(why);
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => return Err(ComponentError::new("the daemon stops before the input log can be written")),
+                () = tokio::time::sleep(backoff.next(None)) => {}
+            }
+        }
+        if told.is_some() {
+            health.set(Status::Starting);
+        }
+        Ok(log)
+    }
+
     /// Gives the journal what comes in, and the time. Ends with the input.
     async fn feed(&self, mut input: Input, work: mpsc::Sender<Work>, mut learning: Learning) -> Result<(), ComponentError> {
         let give = async |one: Work| work.send(one).await.map_err(|_| shard_ended());

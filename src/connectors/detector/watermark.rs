@@ -144,7 +144,6 @@ impl Sources {
     }
 
     /// Puts the sources into an order that does not depend on which came first; the new place of each.
-    #[cfg(test)]
     pub(super) fn sort(&mut self) -> Vec<u32> {
         let before: Vec<(SourceId, Signal)> = self.0.iter().map(|s| (SourceId::clone(&s.id), s.signal)).collect();
         self.0.sort_by(|a, b| (&a.id, a.signal).cmp(&(&b.id, b.signal)));

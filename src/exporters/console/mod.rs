@@ -20,9 +20,10 @@ use crate::pipeline::{BuildError, ComponentError, Context, Exporter, Factory, In
 pub const FACTORY: Factory = Factory {
     kind: "console",
     about: "Writes incidents and their anomalies to stdout, readable or as one JSON object per line.",
-    acknowledgement: "An anomaly or event leaves the outbox when it has been written to stdout; nothing is kept for a stdout that is closed, and a crash may print the last ones again.",
+    acknowledgement: "An anomaly or event leaves the outbox when it has been written to stdout; nothing is kept for a stdout that is closed, and a crash or a full disk may print the last ones again.",
     schema: Config::json_schema,
     implicit: true,
+    files: &[],
     gives: |kind| (kind == PayloadKind::Anomalies).then_some(kind),
     check: |_| Vec::new(),
     make: Make::Exporter(make),
@@ -71,7 +72,7 @@ impl Exporter for Console {
                     result
                 }
                 Err(error) => {
-                    delivery.flight.dropped_rest("write_failed");
+                    delivery.flight.refused();
                     return Err(ComponentError(format!("the writer of stdout ended: {error}")));
                 }
             };
@@ -88,10 +89,10 @@ impl Exporter for Console {
                     delivery.flight.dropped_rest("stdout_closed");
                 }
                 Err(error) => {
-                    let message = format!("cannot write to stdout: {error}");
-                    tracing::warn!(environment = %context.environment, component = %context.id, message);
+                    let message = format!("cannot write to stdout: {error}; it is tried again");
+                    context.counters.event("write_errors", 1);
+                    delivery.flight.refused_because(&message);
                     context.health.set(Status::RecoverableError(message));
-                    delivery.flight.dropped_rest("write_failed");
                 }
             }
         }

@@ -16,6 +16,8 @@ pub(super) struct Item {
     pub(super) delivery: usize,
     /// Which of that delivery's findings it is.
     pub(super) place: usize,
+    /// It was refused for now: it goes before those that were not sent yet.
+    pub(super) again: bool,
 }
 
 impl Item {
@@ -152,7 +154,7 @@ mod tests {
 
     #[test]
     fn the_size_is_what_the_item_takes_in_the_body() {
-        let item = Item { id: "mfrggz".to_owned(), document: "{}".to_owned(), delivery: 0, place: 0 };
+        let item = Item { id: "mfrggz".to_owned(), document: "{}".to_owned(), delivery: 0, place: 0, again: false };
         assert_eq!(body([&item].into_iter()), b"{\"create\":{\"_id\":\"mfrggz\"}}\n{}\n");
         assert_eq!(body([&item].into_iter()).len(), item.size());
     }

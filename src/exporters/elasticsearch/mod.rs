@@ -30,6 +30,7 @@ pub const FACTORY: Factory = Factory {
     acknowledgement: "An anomaly or event leaves the outbox when Elasticsearch has answered that it is in the data stream, once whatever fails; one that it can never take is on disk in the dead-letter file.",
     schema: |generator| closed(<Config as schemars::JsonSchema>::json_schema(generator)),
     implicit: false,
+    files: &["ca_file"],
     gives: |kind| (kind == PayloadKind::Anomalies).then_some(kind),
     check,
     make: Make::Exporter(make),

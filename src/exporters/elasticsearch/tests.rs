@@ -11,11 +11,8 @@ use tokio::task::JoinHandle;
 use super::document::tests::anomaly;
 use super::*;
 use crate::elasticsearch::stub::{Answer, Seen, Stub};
-use crate::model::{Anomaly, Environment};
-use crate::pipeline::{
-    ComponentId, Context, Counts, Edge, Health, Origin, Output, Receipt, Registry, Services, Status, SystemClock,
-};
-use crate::storage::MemoryStorage;
+use crate::model::Anomaly;
+use crate::pipeline::{Context, Counts, Edge, Origin, Output, Receipt, Services, Status};
 
 /// A running exporter.
 struct Running {
@@ -28,21 +25,8 @@ struct Running {
 /// Starts an exporter that writes to `url`, with waits that suit a test. `more` adds to the configuration.
 fn start(url: &str, more: &Value) -> Running {
     let folder = tempfile::tempdir().unwrap();
-    let context = Context {
-        environment: Environment::new("production"),
-        id: ComponentId::parse("elasticsearch/anomalies").unwrap(),
-        counters: Arc::default(),
-        health: Health::default(),
-        shutdown: tokio_util::sync::CancellationToken::new(),
-        services: Services {
-            clock: Arc::new(SystemClock),
-            storage: Arc::new(MemoryStorage::default()),
-            data_dir: folder.path().to_owned(),
-            registry: Registry::default(),
-            queue_capacity: 4,
-            ..Services::in_memory()
-        },
-    };
+    let services = Services { data_dir: folder.path().to_owned(), ..Services::in_memory() };
+    let context = Context::of_test("production", "elasticsearch/anomalies", services);
     let mut config = json!({
         "endpoints": [url], "setup": false, "flush_interval": "1ms", "request_timeout": "500ms",
         "retry": { "initial_interval": "1ms", "max_interval": "4ms" },
@@ -164,6 +148,29 @@ async fn only_what_was_not_taken_is_sent_again_and_in_its_order() {
     assert_eq!(exporter.end().await.sent, 5);
     assert_eq!(stub.seen().iter().map(|s| ids(s).concat()).collect::<Vec<_>>(), ["abcde", "bde", "b"]);
     assert_eq!(exporter.event("items_retried"), 4);
+}
+
+#[tokio::test]
+async fn nothing_overtakes_what_was_refused_for_now() {
+    let refused = Mutex::new(0);
+    let stub = Stub::with(move |seen| {
+        let mut refused = refused.lock().unwrap();
+        let mut answer = |id: &String| {
+            let refuses = id == "b" && *refused < 3;
+            *refused += u8::from(refuses);
+            if refuses { (429, "es_rejected_execution_exception") } else { (201, "") }
+        };
+        Some(items(&ids(seen).iter().map(&mut answer).collect::<Vec<_>>()))
+    })
+    .await;
+    let mut exporter = start(&stub.url, &json!({ "flush_interval": "10s", "max_batch_size": "8KiB" }));
+    exporter.send(&["a", "b", "c", "d", "e", "f"]).await;
+    assert_eq!(exporter.end().await.sent, 6);
+    let seen: Vec<String> = stub.seen().iter().map(|seen| ids(seen).concat()).collect();
+    let first = seen[0].len();
+    assert!((2..6).contains(&first), "a part of them fits into a request: {seen:?}");
+    assert_eq!(seen[1..4], ["b", "b", "b"]);
+    assert_eq!(seen[0].clone() + &seen[4..].concat(), "abcdef");
 }
 
 #[tokio::test]

@@ -45,7 +45,7 @@ impl Batch {
             };
             match document {
                 Ok(document) => {
-                    let item = Item { id: finding.id(), document, delivery: self.deliveries.len(), place };
+                    let item = Item { id: finding.id(), document, delivery: self.deliveries.len(), place, again: false };
                     self.bytes += item.size();
                     self.items.push_back(item);
                 }
@@ -96,10 +96,12 @@ impl Batch {
         }
     }
 
-    /// The first items that fit into `limit` bytes, at least one: how many, and their bytes.
+    /// The first items that fit into `limit` bytes, at least one: how many, and their bytes. Those that were refused for
+    /// now go alone, so that nothing overtakes them.
     fn head(&self, limit: usize) -> (usize, usize) {
+        let again = self.items.front().is_some_and(|item| item.again);
         let (mut count, mut bytes) = (0, 0);
-        for item in &self.items {
+        for item in self.items.iter().take_while(|item| item.again == again) {
             if count > 0 && bytes + item.size() > limit {
                 break;
             }
@@ -293,7 +295,7 @@ impl Writer {
         }
         self.counters.event("items_retried", again.len() as u64);
         for item in again.into_iter().rev() {
-            batch.items.push_front(item);
+            batch.items.push_front(Item { again: true, ..item });
         }
         first
     }

@@ -32,6 +32,7 @@ pub const FACTORY: Factory = Factory {
     acknowledgement: "An anomaly or event leaves the outbox when it is on disk; after a crash it is known by the end of the file, and not written again.",
     schema: <Config as schemars::JsonSchema>::json_schema,
     implicit: false,
+    files: &[],
     gives: |kind| (kind == PayloadKind::Anomalies).then_some(kind),
     check,
     make: Make::Exporter(make),

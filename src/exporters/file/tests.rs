@@ -5,56 +5,16 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::*;
-use crate::model::{
-    Anomaly, DetectorRef, Direction, Entity, Environment, Incident, IncidentEvent, Severity, Signal, UnixNanos, Window,
-};
-use crate::pipeline::{ComponentId, Edge, Output, Services, SystemClock};
-use crate::storage::MemoryStorage;
+use crate::model::{Anomaly, Incident};
+use crate::pipeline::{Edge, Output, Services};
 
 fn anomaly(n: usize) -> Anomaly {
-    Anomaly {
-        id: format!("id{n}"),
-        fingerprint: "series".to_owned(),
-        environment: Environment::new("test"),
-        detector: DetectorRef { name: "detector".to_owned(), kind: "ensemble".to_owned(), version: "1".to_owned() },
-        signal: Signal::Logs,
-        entity: Entity::service("checkout"),
-        metric: "log.records".to_owned(),
-        unit: "1/s".to_owned(),
-        function: "rate".to_owned(),
-        window: Window { start: UnixNanos::from_secs(60), end: UnixNanos::from_secs(120) },
-        observed: 9.5,
-        expected: 1.0,
-        lower: 0.5,
-        upper: 2.0,
-        samples: 570.0,
-        score: 80.0,
-        probability: 0.001,
-        severity: Severity::Critical,
-        direction: Direction::Spike,
-        reasons: Vec::new(),
-        past: None,
-        incident: None,
-    }
+    Anomaly::example(&format!("id{n}"))
 }
 
 /// Starts an exporter with this configuration.
 fn start(config: serde_json::Value) -> (Context, Edge, tokio::task::JoinHandle<Result<(), ComponentError>>) {
-    let context = Context {
-        environment: Environment::new("test"),
-        id: ComponentId::parse("file").unwrap(),
-        counters: Arc::default(),
-        health: crate::pipeline::Health::default(),
-        shutdown: tokio_util::sync::CancellationToken::new(),
-        services: Services {
-            clock: Arc::new(SystemClock),
-            storage: Arc::new(MemoryStorage::default()),
-            data_dir: std::env::temp_dir(),
-            registry: crate::pipeline::Registry::default(),
-            queue_capacity: 4,
-            ..Services::in_memory()
-        },
-    };
+    let context = Context::of_test("test", "file", Services { data_dir: std::env::temp_dir(), ..Services::in_memory() });
     assert_eq!(check(&config), []);
     let exporter = make(Instance { config, context: context.clone() }).unwrap();
     let (edge, input) = Input::queue(4, Arc::clone(&context.counters));
@@ -92,26 +52,7 @@ async fn every_event_of_an_incident_is_a_line_of_its_own() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("anomalies.ndjson");
     let (context, edge, task) = start(json!({ "path": path }));
-    let incident = Incident {
-        id: "incident".to_owned(),
-        environment: Environment::new("test"),
-        detector: anomaly(0).detector,
-        event: IncidentEvent::Opened,
-        sequence: 1,
-        start: UnixNanos::from_secs(60),
-        updated: UnixNanos::from_secs(120),
-        end: None,
-        score: 80.0,
-        severity: Severity::Critical,
-        threshold: 1.55,
-        title: "checkout writes more error records than usual".to_owned(),
-        lead: crate::model::Lead::default(),
-        anomalies: 1,
-        series_count: 1,
-        services: vec!["checkout".to_owned()],
-        entities: Vec::new(),
-        series: Vec::new(),
-    };
+    let incident = Incident::example("incident", 1);
     let findings = Findings { anomalies: vec![anomaly(0)], incidents: vec![incident.clone()] };
     Output::new(vec![edge]).send(Payload::Anomalies(Arc::new(findings))).await.unwrap();
     task.await.unwrap().unwrap();

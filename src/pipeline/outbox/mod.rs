@@ -222,6 +222,11 @@ impl Outbox {
         lock(&self.0.log).sync()
     }
 
+    /// Nobody runs it, or ever will: whoever appends gives up what cannot be put here at once.
+    pub fn abandon(&self) {
+        self.0.abandon();
+    }
+
     /// Nothing more is appended: [`Outbox::run`] ends when all is delivered, or its patience is over.
     pub fn close(&self) {
         self.0.closing.cancel();
@@ -230,11 +235,18 @@ impl Outbox {
 }
 
 impl Shared {
+    fn abandon(&self) {
+        lock(&self.state).abandoned = true;
+        self.room.notify_all();
+    }
+
     /// Puts a record into the log, however long it takes.
     fn put_at_last(&self, header: &Header, record: &[u8]) -> Result<(), StorageError> {
         let mut backoff = Backoff::new(WAITS.0, WAITS.1);
         let (mut trouble, mut told) = (None, String::new());
         loop {
+            // Asked before it is tried: room that is made meanwhile is not missed.
+            let before = lock(&self.state).delivered();
             let (error, wait) = match self.put(header, record, room::Full::Bury) {
                 Ok(()) => break,
                 // In memory: as a full queue makes its senders wait.
@@ -253,7 +265,7 @@ impl Shared {
             if state.abandoned {
                 return Err(StorageError("findings could not be put into the outbox before the end".to_owned()));
             }
-            drop(self.room.wait_timeout(state, wait));
+            drop(self.room.wait_timeout_while(state, wait, |state| state.delivered() == before && !state.abandoned));
         }
         // Somebody else may have something to say.
         if self.context.health.get().message() == Some(&told) {

@@ -1,4 +1,7 @@
 //! Brings the findings to one target, in order, and moves its cursor when it has them.
+//!
+//! **The order is strict.** Several deliveries are on their way at once, in a [`Row`]: when the target does not keep one, all
+//! behind it are withdrawn at that moment, and sent again behind it.
 
 use std::collections::VecDeque;
 use std::future::{pending, poll_fn};
@@ -6,6 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 
+use futures::FutureExt as _;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -13,9 +17,9 @@ use tokio_util::sync::CancellationToken;
 use super::record::Record;
 use super::{Backoff, Reader, Shared, Status, WAITS, lock, record};
 use crate::model::Payload;
-use crate::pipeline::{Lost, Origin, Output, Receipt, Refused};
+use crate::pipeline::{Lost, Origin, Output, Receipt, Refused, Row};
 
-/// So many deliveries are on their way at most: what a target may get twice, or in another order, when it fails.
+/// So many deliveries are on their way at most: what a target may get twice when it fails.
 const WINDOW: usize = 16;
 /// So much is read ahead: records and bytes.
 const AHEAD: (usize, u64) = (64, 1 << 20);
@@ -26,7 +30,7 @@ enum Way {
     Out(Pin<Box<dyn Future<Output = Result<(), Lost>> + Send>>),
     /// The target has it, but not yet all that came before.
     Kept,
-    /// The target did not keep it: it is sent again.
+    /// The target did not keep it, or one before it: it is sent again.
     Again,
 }
 
@@ -45,6 +49,8 @@ pub(super) struct Pump {
     ready: VecDeque<Record>,
     /// In the order of their indices.
     flying: VecDeque<Flying>,
+    /// Of those that are on their way.
+    row: Row,
     backoff: Backoff,
     /// Nothing is sent before.
     pause: Option<Instant>,
@@ -70,6 +76,7 @@ impl Pump {
             reader: Some(reader),
             ready: VecDeque::new(),
             flying: VecDeque::new(),
+            row: Row::default(),
             backoff: Backoff::new(WAITS.0, WAITS.1),
             pause: None,
             trouble: None,
@@ -80,12 +87,14 @@ impl Pump {
     /// target has it no longer, and gets it again after the next start.
     pub(super) async fn run(mut self, output: Output, end: CancellationToken) {
         loop {
+            // Asked before it reads on: what is appended until then is seen.
+            let closed = self.shared.closing.is_cancelled();
             self.overtaken();
             if self.ready.is_empty() && self.flying.len() < WINDOW {
                 self.read().await;
             }
             self.show();
-            if self.ready.is_empty() && self.flying.is_empty() && self.shared.closing.is_cancelled() {
+            if self.ready.is_empty() && self.flying.is_empty() && closed {
                 return;
             }
             let sendable = self.flying.iter().any(|flying| matches!(flying.way, Way::Again))
@@ -107,7 +116,7 @@ impl Pump {
                 () = self.wake.notified() => Next::Woken,
                 room = room => match room {
                     Ok(room) => {
-                        let (receipt, waiting) = Receipt::new();
+                        let (receipt, waiting) = Receipt::in_row(&self.row);
                         if let Some(flying) = next_to_send(&mut self.flying, &mut self.ready) {
                             flying.way = Way::Out(Box::pin(waiting.heard()));
                             room.send(&Payload::Anomalies(Arc::clone(&flying.record.findings)), &Origin::default(), receipt);
@@ -149,13 +158,11 @@ impl Pump {
                         "findings are taken again"
                     );
                 }
-                while let Some(Flying { record, .. }) = self.flying.pop_front_if(|front| matches!(front.way, Way::Kept)) {
-                    self.shared.delivered(&self.name, &record);
-                }
             }
             Err(lost) => {
                 flying.way = Way::Again;
-                self.shared.context.counters.event("findings_sent_again", flying.record.header.findings);
+                let findings = flying.record.header.findings + self.withdraw();
+                self.shared.context.counters.event("findings_sent_again", findings);
                 if self.pause.is_none() {
                     self.pause = Some(Instant::now() + self.backoff.next(None));
                 }
@@ -170,6 +177,23 @@ impl Pump {
                 }
             }
         }
+        while let Some(Flying { record, .. }) = self.flying.pop_front_if(|front| matches!(front.way, Way::Kept)) {
+            self.shared.delivered(&self.name, &record);
+        }
+    }
+
+    /// Takes back all that is on its way, but for what was kept until now. How many findings these are.
+    fn withdraw(&mut self) -> u64 {
+        self.row = Row::default();
+        let mut findings = 0;
+        for flying in &mut self.flying {
+            if let Way::Out(heard) = &mut flying.way {
+                let kept = matches!(heard.now_or_never(), Some(Ok(())));
+                findings += if kept { 0 } else { flying.record.header.findings };
+                flying.way = if kept { Way::Kept } else { Way::Again };
+            }
+        }
+        findings
     }
 
     /// Lets go of what went to the dead letters meanwhile.
@@ -290,5 +314,6 @@ impl Shared {
         if let Some(target) = lock(&self.state).targets.get_mut(name) {
             target.cursor.next = target.cursor.next.max(next);
         }
+        self.room.notify_all();
     }
 }

@@ -56,8 +56,7 @@ struct Abandon<'a>(&'a Shared);
 
 impl Drop for Abandon<'_> {
     fn drop(&mut self) {
-        lock(&self.0.state).abandoned = true;
-        self.0.room.notify_all();
+        self.0.abandon();
     }
 }
 

@@ -89,6 +89,11 @@ impl State {
         self.targets.values().map(|target| target.cursor.position).max().flatten().max(self.last)
     }
 
+    /// How far all targets have come, together: while this stays the same no room is made.
+    pub(super) fn delivered(&self) -> u64 {
+        self.targets.values().map(|target| target.cursor.next).sum()
+    }
+
     /// Where a target begins that was not there before: with what is found from now on.
     pub(super) const fn beginning(&self) -> Cursor {
         if self.unknown { self.begin } else { Cursor { next: self.next, position: self.last } }

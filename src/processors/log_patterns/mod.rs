@@ -24,6 +24,7 @@ pub const FACTORY: Factory = Factory {
     acknowledgement: "A log record counts as sent when the detector has taken its count in; nothing is kept in between.",
     schema: |generator| generator.subschema_for::<Config>(),
     implicit: true,
+    files: &[],
     gives: |kind| (kind == PayloadKind::Telemetry(Signal::Logs)).then_some(PayloadKind::Observations),
     check: |_| Vec::new(),
     make: Make::Processor(make),

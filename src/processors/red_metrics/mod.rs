@@ -30,6 +30,7 @@ pub const FACTORY: Factory = Factory {
     acknowledgement: "A span counts as sent when the detector has taken its measure in; nothing is kept in between.",
     schema: |generator| generator.subschema_for::<Config>(),
     implicit: true,
+    files: &[],
     gives: |kind| (kind == PayloadKind::Telemetry(Signal::Traces)).then_some(PayloadKind::Observations),
     check,
     make: Make::Processor(make),

@@ -56,6 +56,7 @@ pub const FACTORY: Factory = Factory {
                       up the marks after a crash, so that each document is read once.",
     schema: |generator| closed(Config::json_schema(generator)),
     implicit: false,
+    files: &["ca_file"],
     gives: |kind| matches!(kind, PayloadKind::Telemetry(_)).then_some(kind),
     check: config::problems,
     make: Make::Receiver(make),

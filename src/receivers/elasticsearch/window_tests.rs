@@ -14,10 +14,8 @@ use super::decode::Decoder;
 use super::search::{PageRequest, Search, SearchError};
 use super::time::{format, parse};
 use super::window::{Outcome, PollError, Poller, Settings};
-use crate::model::{Batch, Environment, Payload, PayloadKind, Signal, UnixNanos};
-use crate::pipeline::{
-    ComponentId, Context, Counters, Delivery, Health, Input, ManualClock, Mark, Output, Outputs, Registry, Services,
-};
+use crate::model::{Batch, Payload, PayloadKind, Signal, UnixNanos};
+use crate::pipeline::{Context, Counters, Delivery, Input, Mark, Memory, Output, Outputs, Registry, Services};
 use crate::storage::{FullStorage, Storage};
 
 const SECOND: u64 = UnixNanos::SECOND;
@@ -173,6 +171,8 @@ struct Bench {
     store: Arc<FullStorage>,
     settings: Settings,
     counters: Arc<Counters>,
+    /// Of 100 bytes.
+    memory: Memory,
     poller: Poller<Model>,
     spans: Input,
     logs: Input,
@@ -191,35 +191,26 @@ impl Bench {
         let store = Arc::new(FullStorage::default());
         let settings = Settings { delay: DELAY, overlap: OVERLAP, page_size, max_documents, max_remembered: usize::MAX };
         let counters = Arc::default();
+        let memory = Memory::new(Some(100));
         let marks = HashMap::new();
-        let (poller, spans, logs) = Self::poller(&model, &store, settings, &counters, &marks);
-        Self { model, store, settings, counters, poller, spans, logs, out: BTreeMap::new(), marks, killed: false }
+        let (poller, spans, logs) = Self::poller(&model, &store, settings, (&counters, &memory), &marks);
+        Self { model, store, settings, counters, memory, poller, spans, logs, out: BTreeMap::new(), marks, killed: false }
     }
 
     fn poller(
         model: &Model,
         store: &Arc<FullStorage>,
         settings: Settings,
-        counters: &Arc<Counters>,
+        (counters, memory): (&Arc<Counters>, &Memory),
         marks: &HashMap<Signal, Mark>,
     ) -> (Poller<Model>, Input, Input) {
+        let registry = Registry::default();
+        registry.share_memory(memory.clone());
         let shutdown = CancellationToken::new();
         model.0.lock().unwrap().shutdown = shutdown.clone();
-        let context = Context {
-            environment: Environment::new("test"),
-            id: ComponentId::parse("elasticsearch/model").unwrap(),
-            counters: Arc::clone(counters),
-            health: Health::default(),
-            shutdown,
-            services: Services {
-                clock: Arc::new(ManualClock::default()),
-                storage: Arc::clone(store) as Arc<dyn Storage>,
-                data_dir: std::path::PathBuf::new(),
-                registry: Registry::default(),
-                queue_capacity: 1,
-                ..Services::in_memory()
-            },
-        };
+        let services = Services { storage: Arc::clone(store) as Arc<dyn Storage>, registry, ..Services::in_memory() };
+        let counters = Arc::clone(counters);
+        let context = Context { counters, shutdown, ..Context::of_test("test", "elasticsearch/model", services) };
         let (traces, spans_in) = Input::queue(10_000, Arc::default());
         let (logs, logs_in) = Input::queue(10_000, Arc::default());
         let outputs = Outputs { traces: Output::new(vec![traces]), logs: Output::new(vec![logs]), metrics: Output::default() };
@@ -233,7 +224,8 @@ impl Bench {
 
     /// The process ends at once, and begins again.
     fn restart(&mut self) {
-        (self.poller, self.spans, self.logs) = Self::poller(&self.model, &self.store, self.settings, &self.counters, &self.marks);
+        let others = (&self.counters, &self.memory);
+        (self.poller, self.spans, self.logs) = Self::poller(&self.model, &self.store, self.settings, others, &self.marks);
     }
 
     fn world<T>(&self, with: impl FnOnce(&mut World) -> T) -> T {
@@ -499,4 +491,18 @@ async fn a_full_seen_set_shortens_the_overlap_and_reads_nothing_twice() {
     }
     assert!(bench.counters.events()["overlap_shortened"] > 0);
     assert!(bench.out.values().all(|n| *n == 1) && bench.out.len() > 500, "{}", bench.out.len());
+}
+
+#[tokio::test]
+async fn while_there_is_no_memory_nothing_is_read_and_nothing_is_lost_by_it() {
+    let mut bench = Bench::new(10, 1_000);
+    bench.world(|w| (0..60).for_each(|n| w.arrive(n * 3)));
+    bench.world(|w| w.now = w.now.plus(2 * DELAY));
+    bench.memory.note(100);
+    assert!(bench.poll_for(10_000).await.is_none(), "it waits");
+    assert!(bench.out.is_empty());
+    bench.memory.note(10);
+    bench.settle().await;
+    assert!(!bench.out.is_empty());
+    bench.check();
 }

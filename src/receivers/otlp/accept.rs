@@ -11,7 +11,7 @@ use super::answer::{Accepted, Format, Refusal};
 use super::body::{Admission, Raw};
 use super::build::{DecodeError, Decoded, Limits, NO_RECORDED_VALUE};
 use super::divide::{Divide, Division, Share, divide};
-use super::http::Paths;
+use super::paths::Paths;
 use super::patience::Patience;
 use super::route::{Claim, Tenant, Tenants};
 use super::{json, protobuf};
@@ -95,9 +95,26 @@ impl Shared {
         )))
     }
 
-    /// Refuses before anything is read while there is no memory for it.
-    pub(super) fn check_memory(&self) -> Result<(), Refusal> {
-        self.memory.refusal().map_or(Ok(()), |why| Err(Refusal::overloaded(why)))
+    /// Refuses before anything is read while there is no memory for it, or while it would only wait in vain.
+    pub(super) fn check_room(&self) -> Result<(), Refusal> {
+        if let Some(why) = self.memory.refusal() {
+            return Err(Refusal::overloaded(why));
+        }
+        let Some((tenant, age)) = self.tenants.long_line(self.wait) else { return Ok(()) };
+        // Of the listener as a whole where it is that of several.
+        Err(if self.tenants.len() == 1 {
+            Self::long_line(tenant, age).of(&tenant.environment)
+        } else {
+            Self::long_line(tenant, age)
+        })
+    }
+
+    fn long_line(tenant: &Tenant, age: Duration) -> Refusal {
+        let age = Duration::from_millis(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+        Refusal::overloaded(format!(
+            "environment `{}` gets more than it can take: others have been waiting for {age:?} already",
+            tenant.environment
+        ))
     }
 
     /// Takes a request in, or refuses it whole.
@@ -110,7 +127,7 @@ impl Shared {
         raw: Raw,
     ) -> Result<Accepted, Refusal> {
         let claim = self.tenants.claim(headers);
-        let deadline = Instant::now() + self.wait;
+        let since = Instant::now();
         let division = if raw.is_big() {
             let (shared, claim) = (Arc::clone(self), claim.clone());
             let task = tokio::task::spawn_blocking(move || shared.read(signal, format, &claim, raw));
@@ -124,7 +141,7 @@ impl Shared {
         // The reservation is held until the records are where they are safe: it bounds all that waits behind it.
         let (Request { division, id }, _reservation) = division?;
         self.patience.over(None);
-        let handed = self.hand_over(signal, division, id, deadline).await?;
+        let handed = self.hand_over(signal, division, id, since).await?;
         Ok(self.account(signal, &claim, &handed))
     }
 
@@ -176,11 +193,12 @@ impl Shared {
 
     /// Hands every share to its environment, and waits until all of them are safe there. No environment gets its share
     /// before all have room; where one cannot keep its share after all the whole request is refused, and the client
-    /// sends it again: those that have kept theirs know it by its id.
-    async fn hand_over(&self, signal: Signal, division: Division, id: BatchId, deadline: Instant) -> Result<Handed, Refusal> {
+    /// sends it again: those that have kept theirs know it by its id. It has been here `since` then.
+    async fn hand_over(&self, signal: Signal, division: Division, id: BatchId, since: Instant) -> Result<Handed, Refusal> {
+        let deadline = since + self.wait;
         let kind = PayloadKind::Telemetry(signal);
         let mut handed = Handed { strangers: division.strangers, done: Vec::new() };
-        let (mut ready, mut outputs, mut flights) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut ready, mut outputs, mut flights, mut places) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for Share { tenant: index, batch, records, rejected } in division.shares {
             let Some(tenant) = self.tenants.get(index) else { continue };
             let door = tenant.door.open();
@@ -194,6 +212,11 @@ impl Shared {
             if records > 0 && !unread {
                 flights.push(Undecided(Some(tenant.counters.begin(kind, records))));
                 outputs.push(door.ok_or_else(|| Self::paused(tenant))?);
+                // The line may have grown since, and only now it is known whose request this is.
+                if let Some(age) = tenant.door.line.is_long(self.wait) {
+                    return Err(Self::long_line(tenant, age).of(&tenant.environment));
+                }
+                places.push(tenant.door.line.join(since));
                 ready.push((tenant, batch));
             }
         }
@@ -213,7 +236,8 @@ impl Shared {
         drop(outputs);
         for (tenant, heard) in waiting {
             match tokio::time::timeout_at(deadline, heard.heard()).await {
-                Ok(Ok(())) => self.patience.over(Some(&tenant.environment)),
+                Ok(Ok(())) if tenant.door.line.is_short(self.wait) => self.patience.over(Some(&tenant.environment)),
+                Ok(Ok(())) => {}
                 Ok(Err(lost)) => {
                     let message = format!("environment `{}` did not take it in: {lost}", tenant.environment);
                     return Err(Refusal::overloaded(message).of(&tenant.environment));

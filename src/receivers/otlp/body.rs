@@ -13,6 +13,9 @@ use crate::config::ByteSize;
 
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// How much of a refused body is read, and for how long.
+const DISCARDED: usize = 64 << 20;
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
 /// Windows of zstd up to 8 MiB, as RFC 9659 wants it: the memory that one body can ask for.
 const ZSTD_WINDOW_LOG: u32 = 23;
 /// The output is checked after each such step.
@@ -156,21 +159,20 @@ where
         .unwrap_or_else(|_| Err(Refusal::overloaded(format!("the body did not arrive within {} s", BODY_TIMEOUT.as_secs()))))
 }
 
-/// Reads and forgets what is left of a refused HTTP/1.1 request, within reason: a client that is still sending when
-/// the connection closes may never see the answer.
+/// Reads and forgets what is left of a refused HTTP/1.1 request, within bounds: a client that is still sending when the
+/// connection closes may never see the answer.
 pub(super) async fn discard<B>(mut body: B)
 where
     B: hyper::body::Body<Data = Bytes> + Unpin,
 {
-    const MOST: usize = 128 << 20;
     let drain = async {
-        let mut left = MOST;
+        let mut left = DISCARDED;
         while let Some(Ok(frame)) = body.frame().await {
             let Some(rest) = left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) else { return };
             left = rest;
         }
     };
-    let _ = tokio::time::timeout(Duration::from_secs(5), drain).await;
+    let _ = tokio::time::timeout(DISCARD_TIMEOUT, drain).await;
 }
 
 impl Raw {

@@ -25,7 +25,8 @@ pub struct Config {
     #[serde(default = "max_attribute_value_size")]
     pub max_attribute_value_size: ByteSize,
     /// How long a request may wait for room in the pipeline before it is refused as retryable. Keep it below the
-    /// clients' timeout (5s in a Collector), else they send again what is still being waited for.
+    /// clients' timeout (5s in a Collector), else they send again what is still being waited for. While one has been waiting
+    /// for a quarter of it, further ones are refused at once.
     #[serde(default = "wait")]
     pub wait: Duration,
     /// How much all requests that are being received may hold at once, per listener. Beyond it they are refused as

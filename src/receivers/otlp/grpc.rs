@@ -93,7 +93,7 @@ async fn export(
         return Err(Refusal::not_served(format!("the content type `{found}` is not served: expected `application/grpc`")));
     }
     shared.check_served(signal)?;
-    shared.check_memory()?;
+    shared.check_room()?;
     let encoding = headers.get("grpc-encoding").map(|v| v.to_str().unwrap_or("?"));
     let compression = Compression::of(encoding)?;
     let mut reservation = shared.admission.enter();

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
-use http::header::{ACCEPT_ENCODING, ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::header::{ACCEPT_ENCODING, ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -25,26 +25,6 @@ use crate::model::Signal;
 
 /// How long the head of a request may take, and a connection may be idle.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// The paths of the signals.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Paths {
-    pub(super) traces: String,
-    pub(super) metrics: String,
-    pub(super) logs: String,
-}
-
-impl Paths {
-    fn signal(&self, path: &str) -> Result<Signal, Refusal> {
-        let Self { traces, metrics, logs } = self;
-        let paths = [(traces, Signal::Traces), (metrics, Signal::Metrics), (logs, Signal::Logs)];
-        let found = paths.into_iter().find(|(known, _)| *known == path).map(|(_, signal)| signal);
-        found.ok_or_else(|| {
-            let path = super::build::shorten(path);
-            Refusal::not_served(format!("`{path}` is not served: expected {traces}, {metrics} or {logs}"))
-        })
-    }
-}
 
 /// Serves until `incoming` ends, then lets the requests in progress end.
 pub(super) async fn serve(current: Arc<Current>, incoming: impl Stream<Item = io::Result<TcpStream>>) {
@@ -105,8 +85,10 @@ async fn answer(shared: &Arc<Shared>, request: Request<Incoming>) -> Response<Fu
         Ok((signal, accepted)) => response(StatusCode::OK, encoding, accepted.body(signal, encoding)),
         Err(mut refusal) => {
             shared.refused(&parts.headers, &mut refusal);
-            if parts.version < Version::HTTP_2 {
-                discard(&mut body).await;
+            // Who waits to be told to go on sends nothing more.
+            if parts.version < Version::HTTP_2 && !parts.headers.contains_key(EXPECT) {
+                // Beside the answer, which no client shall wait for because of what it has not sent yet.
+                tokio::spawn(discard(body));
             }
             let mut response = response(refusal.status, encoding, refusal.body(encoding));
             let headers = response.headers_mut();
@@ -153,7 +135,7 @@ async fn export(
     }
     let format = format?;
     shared.check_served(signal)?;
-    shared.check_memory()?;
+    shared.check_room()?;
     let limit = shared.max_body;
     let encoding = parts.headers.get(CONTENT_ENCODING).map(|v| v.to_str().unwrap_or("?"));
     let compression = Compression::of(encoding)?;

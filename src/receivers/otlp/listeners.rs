@@ -25,6 +25,10 @@ use crate::pipeline::{ComponentError, Context, Health, Listeners, ReceiverInstan
 /// How long a socket of ours may take to close that another one waits for.
 const CLOSING: Duration = Duration::from_secs(5);
 
+/// How long requests that are on their way may take at a stop: longer than they wait by default. One whose body does not
+/// arrive must not use up the time that the pipelines have for what was taken in.
+const ANSWERING: Duration = Duration::from_secs(5);
+
 /// All listeners of all environments.
 #[derive(Default)]
 pub(super) struct Otlp {
@@ -172,9 +176,16 @@ impl Listeners for Otlp {
         }
         self.prepared.clear();
         self.healths.send_replace(Vec::new());
-        while self.servers.join_next().await.is_some() {}
-        // Whoever came late has been answered.
-        self.doors.clear();
+        let answering = async { while self.servers.join_next().await.is_some() {} };
+        let answered = tokio::time::timeout(ANSWERING, answering).await.is_ok();
+        // Whoever comes late now holds no pipeline open.
+        self.doors.drain(..).for_each(|(_, door)| door.close());
+        if !answered {
+            tracing::warn!(
+                "clients that have not sent all of their requests within {ANSWERING:?} are cut off; they send them again"
+            );
+            self.servers.shutdown().await;
+        }
     }
 }
 

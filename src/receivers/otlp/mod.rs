@@ -15,7 +15,9 @@ mod divide;
 mod grpc;
 mod http;
 mod json;
+mod line;
 mod listeners;
+mod paths;
 mod patience;
 mod points;
 mod pressure;
@@ -46,6 +48,7 @@ pub const FACTORY: Factory = Factory {
                       again is not counted twice.",
     schema: |generator| generator.subschema_for::<Config>(),
     implicit: false,
+    files: &[],
     gives: |kind| matches!(kind, PayloadKind::Telemetry(_)).then_some(kind),
     check: config::check,
     make: Make::Listeners(|| Box::new(Otlp::default())),

@@ -4,9 +4,11 @@
 //! the request, else to the default environment, else to the only one there is. What belongs to none is rejected.
 
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, header::AUTHORIZATION};
 
+use super::line::Line;
 use crate::config::Secret;
 use crate::model::{Environment, Signal, SourceId};
 use crate::pipeline::{Counters, Outputs};
@@ -18,21 +20,25 @@ pub(super) const ATTRIBUTES: [&str; 2] = ["deployment.environment.name", "deploy
 /// The way into the pipelines of an environment. Closed while the environment is drained: nobody who has come late, with
 /// a body that took its time, holds a pipeline open that is to end.
 #[derive(Debug, Default)]
-pub(super) struct Door(RwLock<Option<Arc<Outputs>>>);
+pub(super) struct Door {
+    outputs: RwLock<Option<Arc<Outputs>>>,
+    /// Those who wait at it, over all protocols.
+    pub(super) line: Line,
+}
 
 impl Door {
     pub(super) fn new(outputs: Outputs) -> Self {
-        Self(RwLock::new(Some(Arc::new(outputs))))
+        Self { outputs: RwLock::new(Some(Arc::new(outputs))), line: Line::default() }
     }
 
     /// The pipelines, unless it is closed.
     pub(super) fn open(&self) -> Option<Arc<Outputs>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.outputs.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Closes it, for good.
     pub(super) fn close(&self) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).take();
+        self.outputs.write().unwrap_or_else(PoisonError::into_inner).take();
     }
 }
 
@@ -84,6 +90,14 @@ impl Tenants {
     /// Whether any environment has a pipeline for `signal`, or may have one when it is back.
     pub(super) fn serve(&self, signal: Signal) -> bool {
         self.all.iter().any(|t| t.door.open().is_none_or(|outputs| !outputs.of(signal).is_empty()))
+    }
+
+    /// Where the line is so long that a request of whatever environment would wait there, and for how long somebody has
+    /// waited; for requests that may wait for `wait`, and that nobody has read yet.
+    pub(super) fn long_line(&self, wait: Duration) -> Option<(&Tenant, Duration)> {
+        let mut lines = self.all.iter().map(|tenant| Some((tenant, tenant.door.line.is_long(wait)?)));
+        let first = lines.next()??;
+        lines.all(|line| line.is_some()).then_some(first)
     }
 
     /// Whose counters take what belongs to nobody.

@@ -3,8 +3,9 @@
 use std::str::FromStr as _;
 use std::sync::Arc;
 
+use super::config;
+use super::paths::Paths;
 use super::route::{Door, Tenant};
-use super::{config, http};
 use crate::config::{ByteSize, Duration, Endpoint};
 use crate::pipeline::{Class, ComponentError, Context, ReceiverInstance, StartError};
 
@@ -33,7 +34,7 @@ pub(super) struct Settings {
     pub(super) wait: Duration,
     pub(super) max_in_flight_size: ByteSize,
     /// `None` for gRPC.
-    pub(super) paths: Option<http::Paths>,
+    pub(super) paths: Option<Paths>,
 }
 
 impl Settings {
@@ -94,7 +95,7 @@ pub(super) fn groups(
             join(&mut groups, instance, &config, &grpc.endpoint, settings, &door).map_err(failed)?;
         }
         if let Some(http) = &config.protocols.http {
-            let paths = http::Paths {
+            let paths = Paths {
                 traces: http.traces_url_path.clone(),
                 metrics: http.metrics_url_path.clone(),
                 logs: http.logs_url_path.clone(),

@@ -66,6 +66,7 @@ const KEEP: Factory = Factory {
     acknowledgement: "it is in the test's memory",
     schema: |_| schemars::json_schema!({ "type": "object" }),
     implicit: true,
+    files: &[],
     gives: Some,
     check: |_| Vec::new(),
     make: Make::Exporter(|Instance { context, .. }| Ok(Box::new(Keep { environment: context.environment }))),

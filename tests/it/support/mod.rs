@@ -7,6 +7,8 @@ pub(crate) mod documents;
 pub(crate) mod elasticsearch;
 pub(crate) mod engine;
 pub(crate) mod history;
+pub(crate) mod index;
+pub(crate) mod judge;
 pub(crate) mod metrics;
 pub(crate) mod otlp;
 pub(crate) mod own_telemetry;

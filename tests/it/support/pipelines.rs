@@ -31,15 +31,19 @@ pub(crate) fn otlp_to_console(grpc: u16, http: u16) -> String {
 
 /// All signals come over OTLP, anomalies are printed.
 pub(crate) fn all_signals(grpc: u16, http: u16) -> String {
+    all_signals_from("otlp", &otlp(grpc, http))
+}
+
+/// All signals come from the receiver called `id`, whose block is given; anomalies are printed.
+pub(crate) fn all_signals_from(id: &str, receiver: &str) -> String {
     format!(
         "receivers:
-{}service:
+{receiver}service:
   pipelines:
-    traces: {{ receivers: [otlp], processors: [red_metrics], exporters: [detector] }}
-    metrics: {{ receivers: [otlp], exporters: [detector] }}
-    logs: {{ receivers: [otlp], processors: [log_patterns], exporters: [detector] }}
+    traces: {{ receivers: [{id}], processors: [red_metrics], exporters: [detector] }}
+    metrics: {{ receivers: [{id}], exporters: [detector] }}
+    logs: {{ receivers: [{id}], processors: [log_patterns], exporters: [detector] }}
     anomalies: {{ receivers: [detector], exporters: [console] }}
-",
-        otlp(grpc, http)
+"
     )
 }

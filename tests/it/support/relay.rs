@@ -183,11 +183,16 @@ service:
         [format!("`{}`", code(status.code())), self.ask_http("/v1/logs", request.encode_to_vec()).await]
     }
 
-    /// Asks until the daemon refuses; its answers then. What it takes before that is not of the Collector.
+    /// What the daemon answers to something that is not of the Collector.
+    pub(crate) async fn probe(&self) -> [String; 2] {
+        let number = fastrand::u64(1 << 20..1 << 40);
+        self.ask(&traces(&[Call { service: "probe".to_owned(), ..Call::now(number) }], None)).await
+    }
+
+    /// Asks until the daemon refuses; its answers then.
     pub(crate) async fn refuses(&self) -> [String; 2] {
         eventually("the daemon to refuse", SOON, async || {
-            let number = fastrand::u64(1 << 20..1 << 40);
-            let answers = self.ask(&traces(&[Call { service: "probe".to_owned(), ..Call::now(number) }], None)).await;
+            let answers = self.probe().await;
             let refused = answers[0] != "`OK`" && answers[1] != "200";
             if refused { Ok(answers) } else { Err(format!("{answers:?}\n{}", self.daemon.said())) }
         })

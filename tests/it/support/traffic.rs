@@ -1,17 +1,22 @@
-//! What clients send to a daemon, minute by minute, in a past that does not depend on the clock. Sums are exact in any
-//! order, so that the same is learnt however requests are divided and in whatever order those of a step arrive.
+//! What clients send to a daemon, or write where it reads, minute by minute, in a past that does not depend on the clock.
+//! Sums are exact in any order, so that the same is learnt however requests and pages are divided, and in whatever order
+//! those of a step arrive.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use anomalyd::model::UnixNanos;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::logs::v1::logs_service_client::LogsServiceClient;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_client::MetricsServiceClient;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
+use serde_json::{Value, json};
 use tonic::transport::Channel;
 
+use super::documents::otel;
+use super::index::Written;
 use super::otlp::{Call, gauge, logs, traces};
 
 /// Minutes that are sent in large requests at first.
@@ -96,6 +101,55 @@ fn metrics(minute: u64) -> Request {
 fn log_records(minute: u64) -> Request {
     let count = 20 + noise(minute) % 5 + if fault(minute) == Some(3) { 200 } else { 0 };
     Request::Logs(logs("checkout", None, (BEGIN + minute * 60 + 45) * SECOND, count as usize))
+}
+
+/// How long after its minute the last document of it is found.
+pub(crate) const LATEST: u64 = 5;
+
+/// The end of a minute, in nanoseconds since the epoch.
+pub(crate) const fn end_of(minute: u64) -> u64 {
+    (BEGIN + (minute + 1) * 60) * SECOND
+}
+
+/// How many minutes there are in all, where `minutes` follow those that come in large requests.
+pub(crate) const fn all(minutes: u64) -> u64 {
+    LEARNT + minutes
+}
+
+/// When event time begins, as a text.
+pub(crate) fn begin() -> String {
+    UnixNanos::from_secs(BEGIN).rfc3339()
+}
+
+/// What others write to a cluster in as many minutes: the same calls, other metrics and logs. A document is found at the
+/// end of its minute, or up to [`LATEST`] minutes later.
+pub(crate) fn documents(minutes: u64) -> Vec<Written> {
+    let mut written = Vec::new();
+    for minute in 0..all(minutes) {
+        let mut write = |id: String, time: u64, mut source: Value| {
+            source["@timestamp"] = json!(UnixNanos(time).rfc3339());
+            let number = written.len() as u64;
+            let late = if noise(number).is_multiple_of(8) { noise(number) / 8 % (LATEST + 1) } else { 0 };
+            written.push(Written { id, time, found_from: end_of(minute + late), source });
+        };
+        for call in calls(minute, 0..60) {
+            write(format!("span-{}", call.number), call.start, otel(&call, "polled"));
+        }
+        let of = |service: &str| json!({ "attributes": { "service.name": service } });
+        let level = if fault(minute) == Some(1) { 900.0 } else { 50.0 };
+        for second in (0..60).step_by(20) {
+            let value = level + (noise(minute * 60 + second) % 64) as f64 / 16.0;
+            let source = json!({ "metrics": { "stock.level": value }, "resource": of("warehouse") });
+            write(format!("metric-{minute}-{second}"), (BEGIN + minute * 60 + second) * SECOND, source);
+        }
+        let count = 5 + noise(minute) % 3 + if fault(minute) == Some(3) { 60 } else { 0 };
+        for number in 0..count {
+            let source = json!({ "severity_number": 9, "body": { "text": "something was booked" }, "resource": of("ledger") });
+            // Several of one moment.
+            write(format!("log-{minute}-{number}"), (BEGIN + minute * 60 + number % 7) * SECOND, source);
+        }
+    }
+    written
 }
 
 /// A client as a Collector is one: what was refused or not answered is sent again, with the same bytes.

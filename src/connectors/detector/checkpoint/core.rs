@@ -80,7 +80,9 @@ impl Core {
     }
 
     /// The name and a hash of everything that is learnt: two states that have learnt the same have the same.
+    /// For a state that is at its end: it has its sources in another order afterwards.
     pub(in super::super) fn digest(&mut self) -> Vec<(String, String)> {
+        self.sort_sources();
         let hash = |bytes: &[u8]| blake3::hash(bytes).to_hex().chars().take(32).collect::<String>();
         let group = |(key, group): (&Key, &Group)| {
             let mut buffer = Buffer::default();

@@ -266,8 +266,7 @@ impl<K: Clone + Eq + Hash, V: Record<K>> Kept<K, V> {
         });
     }
 
-    /// Changes all entries, for tests that compare states.
-    #[cfg(test)]
+    /// Changes all entries.
     pub(crate) fn change_all(&mut self, mut change: impl FnMut(&mut V)) {
         self.retain(|_, entry| {
             change(entry.change());

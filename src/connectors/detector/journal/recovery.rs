@@ -106,11 +106,11 @@ impl Recovery {
             let Replayed { entries, observations, other } = replayed?;
             total += entries;
             let same = before.as_ref().is_none_or(|before| before.config == self.started.config);
+            if let (None, Some(log)) = (&other, &log) {
+                // Indices that are left out at the end of the log stand for nothing that could be read: nothing waits now.
+                machine.feeder.next = machine.feeder.next.max(log.next());
+            }
             if other.is_none() && same {
-                if let Some(log) = &log {
-                    // Indices that are left out at the end of the log stand for nothing that could be read.
-                    machine.feeder.next = machine.feeder.next.max(log.next());
-                }
                 return Ok(Recovered { machine, log, replayed: total, observations });
             }
             // Under another configuration from here on.
@@ -246,6 +246,10 @@ impl Replay {
         let mut reader = Reader::open(Arc::clone(&self.files), self.folder.clone(), from).map_err(ComponentError::new)?;
         let (mut entries, mut observations) = (0, 0);
         while let Some(read) = reader.read() {
+            if self.context.shutdown.is_cancelled() {
+                // All of it happens again at the next start.
+                return Err(ComponentError::new("the daemon stops before it has learnt again what came in before"));
+            }
             // Damage was told when the log was opened.
             let Ok((index, bytes)) = read else { continue };
             let entry = match Entry::read(bytes, environment) {

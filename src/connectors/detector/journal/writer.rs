@@ -274,7 +274,8 @@ impl Writer {
         let records: Vec<&[u8]> =
             ends.into_iter().map(|end| self.bytes.get(std::mem::replace(&mut start, end)..end).unwrap_or_default()).collect();
         if records.is_empty() {
-            return Ok(());
+            // What is repeated may have been written by a process that was killed before it was safe.
+            return log.sync().map_err(|e| e.to_string());
         }
         let first = match log.append(&records) {
             Ok(first) => first,

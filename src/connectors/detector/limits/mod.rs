@@ -20,7 +20,6 @@ use hashbrown::HashMap;
 pub(super) use self::crowd::{Crowd, Told};
 use self::queue::Queue;
 use super::checkpoint::Kept;
-use super::config::Config;
 use super::group::Group;
 use super::key::Key;
 use crate::model::UnixNanos;
@@ -47,13 +46,15 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    pub(super) fn new(config: &Config, bucket: u64) -> Self {
-        let shards = config.shards.max(1);
+    /// Of one of `shards` shards, which have `max_series` together, `max_series_per_metric` of them of one metric of one
+    /// service; `bucket` is in nanoseconds.
+    pub(super) fn new(max_series: usize, max_series_per_metric: usize, shards: usize, bucket: u64) -> Self {
+        let shards = shards.max(1);
         Self {
-            max_series: config.max_series,
-            max_series_per_metric: config.max_series_per_metric,
+            max_series,
+            max_series_per_metric,
             shards,
-            series: config.max_series.div_ceil(shards),
+            series: max_series.div_ceil(shards),
             silence: SILENCE / bucket.max(1),
             bucket: bucket.max(1),
         }

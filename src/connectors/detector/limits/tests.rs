@@ -112,7 +112,7 @@ fn shards_divide_the_places_without_asking_each_other() {
         signal: Signal::Traces,
     };
     let whole = Key { entity: entity("a", &[]).into(), ..spread.clone() };
-    let settings = super::Settings::new(&config, 60 * UnixNanos::SECOND);
+    let settings = config.limits();
     assert_eq!((settings.series, settings.of_metric(&whole), settings.of_metric(&spread)), (25, 10, 3));
     // Whatever its instance and attributes, a metric of a service lives in one shard, unless operations divide it.
     let shards: BTreeSet<usize> = (0..50)

@@ -1,16 +1,13 @@
 //! Maintenance windows from an iCalendar file.
 
-use std::path::Path;
-
 use chrono::{DateTime, TimeZone as _};
 use icalendar::{Calendar, CalendarComponent, CalendarDateTime, Component, DatePerhapsTime, Event};
 use rrule::{RRuleSet, Tz};
 
 use super::schedule::{self, Schedule};
 use crate::model::UnixNanos;
+use crate::pipeline::TextFile;
 
-/// Bytes of a file.
-const MAX_BYTES: u64 = 4 << 20;
 /// Events of a file.
 const MAX_EVENTS: usize = 10_000;
 /// Nanoseconds of a day.
@@ -20,14 +17,10 @@ const DAY: u64 = 86_400 * UnixNanos::SECOND;
 ///
 /// # Errors
 /// A sentence: what cannot be read, and which event it is about.
-pub(super) fn read(path: &Path) -> Result<Vec<Schedule>, String> {
-    let cannot = |e| format!("`{}` cannot be read: {e}", path.display());
-    let size = std::fs::metadata(path).map_err(cannot)?.len();
-    if size > MAX_BYTES {
-        return Err(format!("`{}` has {size} bytes: expected at most 4 MiB", path.display()));
-    }
-    let text = std::fs::read_to_string(path).map_err(cannot)?;
-    parse(&text).map_err(|error| format!("`{}`: {error}", path.display()))
+pub(super) fn read(file: &TextFile) -> Result<Vec<Schedule>, String> {
+    let path = file.path().display();
+    let text = file.read().map_err(|error| format!("`{path}` cannot be read: {error}"))?;
+    parse(&text).map_err(|error| format!("`{path}`: {error}"))
 }
 
 fn parse(text: &str) -> Result<Vec<Schedule>, String> {

@@ -1,7 +1,5 @@
 //! The keys `rules`, `maintenance` and `deployments` of the detector's block.
 
-use std::path::PathBuf;
-
 use chrono::{DateTime, FixedOffset};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -12,7 +10,7 @@ use super::matching::Match;
 use super::{calendar, schedule};
 use crate::config::Duration;
 use crate::model::UnixNanos;
-use crate::pipeline::Problem;
+use crate::pipeline::{Problem, TextFile};
 
 /// How many maintenance entries there may be.
 const MAX_MAINTENANCE: usize = 64;
@@ -85,9 +83,9 @@ pub struct Maintenance {
     #[serde(default)]
     pub duration: Option<Duration>,
     /// Instead of `schedule`: a file in the iCalendar format (`.ics`), whose events are the windows. A relative path
-    /// starts from the folder the daemon is started in. The file is read at the start.
+    /// starts from the folder the daemon is started in. The file is read at the start and at a reload.
     #[serde(default)]
-    pub calendar: Option<PathBuf>,
+    pub calendar: Option<TextFile>,
     /// Which series. Without it, all.
     #[serde(default)]
     pub r#match: Match,

@@ -4,10 +4,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::model::{Incident, IncidentEvent, PayloadKind};
-use crate::pipeline::{
-    Class, ComponentId, Context, Counters, Counts, Health, Input, Instance, Make, ManualClock, Memory, Output, Registry, Services,
-};
-use crate::storage::Storage;
+use crate::pipeline::{Class, Context, Counters, Counts, Input, Instance, Make, ManualClock, Memory, Output, Registry, Services};
+use crate::storage::{Files as _, LogOptions, Storage};
 
 pub(super) struct Ran {
     pub(super) anomalies: Vec<Anomaly>,
@@ -47,14 +45,7 @@ impl Disk {
             queue_capacity: 4,
             ..Services::in_memory()
         };
-        Context {
-            environment: environment(),
-            id: ComponentId::parse("detector").unwrap(),
-            counters: Arc::clone(counters),
-            health: Health::default(),
-            shutdown: tokio_util::sync::CancellationToken::new(),
-            services,
-        }
+        Context { counters: Arc::clone(counters), ..Context::of_test(environment().as_str(), "detector", services) }
     }
 }
 
@@ -175,15 +166,8 @@ async fn questions_are_answered_by_all_shards_between_two_feeds() {
         queue_capacity: 4,
         ..Services::in_memory()
     };
-    let counters = Arc::new(Counters::default());
-    let context = Context {
-        environment: environment(),
-        id: ComponentId::parse("detector").unwrap(),
-        counters: Arc::clone(&counters),
-        health: Health::default(),
-        shutdown: tokio_util::sync::CancellationToken::new(),
-        services,
-    };
+    let context = Context::of_test(environment().as_str(), "detector", services);
+    let counters = Arc::clone(&context.counters);
     let Make::Connector(make) = super::super::FACTORY.make else { panic!("a connector") };
     let mut detector = make(Instance { config: serde_json::json!({ "shards": 3 }), context }).map_err(|e| e.to_string()).unwrap();
     detector.start().await.unwrap();
@@ -287,4 +271,86 @@ async fn a_full_disk_at_the_end_is_told_and_leaves_what_was_there() {
     disk.files.heal();
     let again = run(&disk, 1, now, payloads(100, 101)).await;
     assert_eq!(again.events.get("series_restored"), Some(&14));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_waits_for_a_disk_says_why_and_ends_when_it_is_given_up() {
+    let now = BEGIN + 400 * 86_400;
+    let disk = Arc::new(Disk::default());
+    // So much comes after the first finding that it does not fit into the queues behind the journal.
+    let through = run_logged(&disk, now, payloads(0, LONG + 120)).await;
+    assert!(!through.is_empty());
+    // All of it happens again, and what is found has to go into the outbox again.
+    for (path, _) in disk.files.all() {
+        if path.to_string_lossy().contains("checkpoint-") || path.to_string_lossy().contains("outbox") {
+            disk.files.remove(&path).unwrap();
+        }
+    }
+    disk.files.faults(|faults| faults.write_errors = u32::MAX);
+    let counters = Arc::new(Counters::default());
+    let mut context = disk.context(now, &counters);
+    context.services.input_log = Some(LogOptions { segment_size: 1 << 20, max_size: 64 << 20 });
+    let (health, shutdown) = (context.health.clone(), context.shutdown.clone());
+    let starting = tokio::spawn(async move {
+        let mut detector = made(context);
+        detector.start().await.map(|()| detector)
+    });
+    let soon = Duration::from_secs(60);
+    let told = async {
+        while health.get().message().is_none() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(soon, told).await.expect("it says what it waits for");
+    insta::assert_snapshot!(health.get().message().unwrap());
+    assert!(!starting.is_finished());
+    // As at a stop.
+    starting.abort();
+    shutdown.cancel();
+    assert!(starting.await.is_err_and(|ended| ended.is_cancelled()));
+    let ended = async {
+        while Arc::strong_count(&counters) > 1 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(soon, ended).await.expect("no thread of it goes on");
+
+    disk.files.heal();
+    let again = run_logged(&disk, now, Vec::new()).await;
+    assert_eq!(again, through, "nothing is lost by it");
+}
+
+fn made(context: Context) -> Box<dyn crate::pipeline::Connector> {
+    let Make::Connector(make) = super::super::FACTORY.make else { panic!("a connector") };
+    let config = serde_json::json!({ "shards": 2, "warmup": 240, "threshold": 1.5 });
+    make(Instance { config, context }).map_err(|e| e.to_string()).unwrap()
+}
+
+/// The ids of what the connector hands on, with an input log.
+async fn run_logged(disk: &Disk, now: u64, payloads: Vec<Payload>) -> Vec<String> {
+    let counters = Arc::new(Counters::default());
+    let mut context = disk.context(now, &counters);
+    context.services.input_log = Some(LogOptions { segment_size: 1 << 20, max_size: 64 << 20 });
+    let mut detector = made(context);
+    detector.start().await.unwrap();
+    let (edge, input) = Input::queue(4, counters);
+    let (target, mut anomalies) = Input::queue(1, Arc::default());
+    let feed = async move {
+        let output = Output::new(vec![edge]);
+        for payload in payloads {
+            output.send(payload).await.unwrap();
+        }
+    };
+    let collect = async move {
+        let mut ids = Vec::new();
+        while let Some(delivery) = anomalies.recv().await {
+            let Payload::Anomalies(found) = &delivery.payload else { panic!("only anomalies") };
+            ids.extend(found.anomalies.iter().map(|anomaly| anomaly.id.clone()));
+            delivery.flight.sent();
+        }
+        ids
+    };
+    let (ended, (), ids) = tokio::join!(detector.run(input, Output::new(vec![target])), feed, collect);
+    ended.unwrap();
+    ids
 }

@@ -7,7 +7,7 @@ use super::super::checkpoint::{Outcome, Writer, newest};
 use super::super::rules::Request;
 use super::super::shard::{self, Command, Shared, Step};
 use super::*;
-use crate::pipeline::{ComponentId, Context, Counters, Health, Services};
+use crate::pipeline::{Context, Counters, Services};
 use crate::storage::{Checkpoints, DiskFiles};
 
 const ENTITIES: u64 = 200;
@@ -59,14 +59,7 @@ fn ms(since: Instant) -> f64 {
 }
 
 fn context(counters: &Arc<Counters>) -> Context {
-    Context {
-        environment: environment(),
-        id: ComponentId::parse("detector").unwrap(),
-        counters: Arc::clone(counters),
-        health: Health::default(),
-        shutdown: tokio_util::sync::CancellationToken::new(),
-        services: Services::in_memory(),
-    }
+    Context { counters: Arc::clone(counters), ..Context::of_test(environment().as_str(), "detector", Services::in_memory()) }
 }
 
 #[test]

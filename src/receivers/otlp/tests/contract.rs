@@ -1,6 +1,7 @@
 //! The OTLP contract, row by row: what clients send, and what they are told.
 
 use std::io::Write as _;
+use std::time::Duration;
 
 use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsServiceRequest, logs_service_client::LogsServiceClient};
 use opentelemetry_proto::tonic::collector::metrics::v1::{
@@ -16,6 +17,7 @@ use opentelemetry_proto::tonic::metrics::v1::{
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message as _;
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::Code;
 use tonic::codec::CompressionEncoding;
 use tonic_types::StatusExt as _;
@@ -297,7 +299,7 @@ async fn a_request_whose_client_has_gone_leaves_nothing_in_flight() {
     let running = Running::start(vec![Tenant { config, held: true, ..Tenant::new("production") }]).await;
     let mut client = TraceServiceClient::new(running.channel().await);
     let mut request = tonic::Request::new(traces(5));
-    request.set_timeout(std::time::Duration::from_millis(50));
+    request.set_timeout(Duration::from_millis(50));
     client.export(request).await.unwrap_err();
     // The server notices on its own time.
     while running.pipelines[0].counts(Signal::Traces).in_flight > 0 || running.pipelines[0].counts(Signal::Traces).refused == 0 {
@@ -368,4 +370,69 @@ async fn shutdown_answers_what_is_in_progress_and_then_ends() {
     drop(client);
     running.task.await.unwrap();
     assert!(tokio::net::TcpStream::connect(running.http).await.is_err(), "the port is free again");
+}
+
+#[tokio::test]
+async fn a_request_whose_body_does_not_arrive_does_not_hold_up_a_stop() {
+    let running = Running::one("production").await;
+    let head = b"POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-protobuf\r\ncontent-length: 10\r\n\r\nx";
+    let mut stalled = tokio::net::TcpStream::connect(running.http).await.unwrap();
+    stalled.write_all(head).await.unwrap();
+    // Of one there is not even a head.
+    let mut silent = tokio::net::TcpStream::connect(running.http).await.unwrap();
+    silent.write_all(b"POST /v1/tr").await.unwrap();
+    let mut client = TraceServiceClient::new(running.channel().await);
+    client.export(traces(2)).await.unwrap();
+    tokio::time::pause();
+    running.shutdown.cancel();
+    let began = tokio::time::Instant::now();
+    running.task.await.unwrap();
+    assert!(began.elapsed() <= Duration::from_secs(6), "{:?}", began.elapsed());
+    let mut rest = Vec::new();
+    let _ = stalled.read_to_end(&mut rest).await;
+    assert_eq!(String::from_utf8_lossy(&rest), "", "it is not told that anything was taken");
+}
+
+#[tokio::test]
+async fn while_others_wait_for_long_newcomers_are_refused_before_they_are_read() {
+    let config = both(&json!({ "wait": "1h" }));
+    let mut running = Running::start(vec![Tenant { config, queue: 1, held: true, ..Tenant::new("production") }]).await;
+    let client = TraceServiceClient::new(running.channel().await);
+    let mut waiting = client.clone();
+    let waiting = tokio::spawn(async move { waiting.export(traces(2)).await });
+    while running.pipelines[0].counts(Signal::Traces).in_flight == 0 {
+        tokio::task::yield_now().await;
+    }
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(901)).await;
+    tokio::time::resume();
+    let status = client.clone().export(traces(3)).await.unwrap_err();
+    assert_eq!((status.code(), status.get_details_retry_info().is_some()), (Code::Unavailable, true));
+    insta::with_settings!({filters => vec![(r"for [\d.]+s", "for [time]")]}, {
+        insta::assert_snapshot!(status.message());
+    });
+    // Neither its compression nor what it holds was looked at: all of it would be refused for good.
+    let answer = running.post("/v1/traces", &[PROTOBUF, ("content-encoding", "br")], b"garbage").await;
+    assert_eq!((answer.status, answer.header("retry-after").is_some()), (503, true));
+    // When the line moves, they are taken.
+    running.pipelines[0].release();
+    waiting.await.unwrap().unwrap();
+    client.clone().export(traces(3)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_refused_client_has_its_answer_before_it_has_sent_its_body() {
+    let running = Running::start(vec![Tenant { signals: &[Signal::Traces], ..Tenant::new("production") }]).await;
+    let mut stream = tokio::net::TcpStream::connect(running.http).await.unwrap();
+    let head = "POST /v1/logs HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 4000000\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 404");
+    // And may go on sending it, and use the connection again.
+    stream.write_all(&vec![b' '; 4_000_000]).await.unwrap();
+    stream.write_all(b"POST /v1/logs HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).await.unwrap();
+    assert!(String::from_utf8_lossy(&rest).contains("HTTP/1.1 415"), "{}", String::from_utf8_lossy(&rest));
 }

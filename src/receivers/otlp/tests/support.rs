@@ -22,12 +22,12 @@ use super::super::Limits;
 use super::super::listeners::Otlp;
 use super::super::share::Protocol;
 use crate::model::{
-    AttributeRange, Attributes, Batch, Environment, Payload, PayloadKind, PointValue, Signal, Symbols, Telemetry, UnixNanos,
+    AttributeRange, Attributes, Batch, Payload, PayloadKind, PointValue, Signal, Symbols, Telemetry, UnixNanos,
     Value as Attribute,
 };
 use crate::pipeline::{
-    ComponentId, Context, Counters, Counts, Delivery, Health, Input, Instance, Listeners as _, ManualClock, Memory, Origin,
-    Output, Outputs, ReceiverInstance, Registry, Services,
+    Context, Counters, Counts, Delivery, Health, Input, Instance, Listeners as _, ManualClock, Memory, Origin, Output, Outputs,
+    ReceiverInstance, Registry, Services,
 };
 use crate::storage::MemoryStorage;
 
@@ -389,14 +389,7 @@ pub(super) fn instances(tenants: Vec<Tenant>) -> (Vec<ReceiverInstance>, Vec<Pip
     services.registry.share_memory(Memory::new(Some(512 << 20)));
     let (mut instances, mut pipelines) = (Vec::new(), Vec::new());
     for tenant in tenants {
-        let context = Context {
-            environment: Environment::new(tenant.name),
-            id: ComponentId::parse("otlp").unwrap(),
-            counters: Arc::default(),
-            health: Health::default(),
-            shutdown: shutdown.clone(),
-            services: services.clone(),
-        };
+        let context = Context { shutdown: shutdown.clone(), ..Context::of_test(tenant.name, "otlp", services.clone()) };
         let (edge, input) = Input::queue(tenant.queue, Arc::default());
         let output = |signal| Output::new(if tenant.signals.contains(&signal) { vec![edge.clone()] } else { vec![] });
         let outputs = Outputs { traces: output(Signal::Traces), metrics: output(Signal::Metrics), logs: output(Signal::Logs) };

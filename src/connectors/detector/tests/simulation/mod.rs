@@ -235,16 +235,56 @@ async fn an_index_stands_for_one_entry_even_if_the_disk_fails_when_some_are_left
     let reference = reference(0).await;
     let mut world = World::new(1, Arc::clone(&reference.stages));
     assert_eq!(world.live(Plan { shards: 1, end: Some((End::Kill, 300)), ..Plan::default() }).await, Ok(Ended::Dead));
-    let mut segments =
-        world.disk.all().into_iter().map(|(path, _)| path).filter(|path| path.parent() == Some(&life::folder().join("log")));
-    let last = segments.rfind(|path| path.extension().is_some_and(|e| e == "log")).unwrap();
-    let bytes = world.disk.content(&last).unwrap();
-    world.disk.put(&last, [bytes, vec![7; 500]].concat());
+    damage_the_end(&world);
     let faults = vec![(world.at, Fault::Names(u32::MAX), 3)];
     let ended = world.live(Plan { shards: 1, faults, stages: Some(20), ..Plan::default() }).await;
     assert_eq!(ended, Ok(Ended::InOrder));
     undisturbed(&mut world, 2).await.unwrap();
     State::load(&world).unwrap().judge(&reference.state).unwrap();
+}
+
+/// What a killed process has written may be known to the kernel alone. Neither a poller nor a client that asks again may
+/// hear that it is kept, before it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_written_last_is_safe_before_anybody_relies_on_it() {
+    let stages = Arc::new(stream::by_turns());
+    let mut reference = World::new(0, Arc::clone(&stages));
+    undisturbed(&mut reference, 1).await.unwrap();
+    let reference = State::load(&reference).unwrap();
+    for calls in 10..50 {
+        let mut world = World::new(calls as u64, Arc::clone(&stages));
+        world.live(Plan { shards: 1, end: Some((End::Kill, calls)), ..Plan::default() }).await.unwrap();
+        let faults = vec![(world.at, Fault::ReadOnly, 20)];
+        world.live(Plan { shards: 1, faults, end: Some((End::PowerCut, 12)), ..Plan::default() }).await.unwrap();
+        undisturbed(&mut world, 1).await.unwrap();
+        State::load(&world).unwrap().judge(&reference).unwrap_or_else(|why| panic!("killed at call {calls}: {why}"));
+    }
+}
+
+/// Indices that are left out at the end of the log stand for no entry, so nothing waits for the configuration of before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_configuration_begins_behind_indices_that_were_left_out() {
+    let reference = reference(0).await;
+    for times in 1..5 {
+        let mut world = World::new(1, Arc::clone(&reference.stages));
+        assert_eq!(world.live(Plan { shards: 1, end: Some((End::Kill, 300)), ..Plan::default() }).await, Ok(Ended::Dead));
+        damage_the_end(&world);
+        // One of them is the segment that would tell where the log goes on.
+        let faults = vec![(world.at, Fault::Names(times), 3)];
+        let ended = world.live(Plan { shards: 2, faults, stages: Some(20), ..Plan::default() }).await;
+        assert_eq!(ended, Ok(Ended::InOrder));
+        undisturbed(&mut world, 2).await.unwrap();
+        State::load(&world).unwrap().judge(&reference.state).unwrap();
+    }
+}
+
+/// Puts bytes behind the last entry of the log that may have been entries.
+fn damage_the_end(world: &World) {
+    let mut segments =
+        world.disk.all().into_iter().map(|(path, _)| path).filter(|path| path.parent() == Some(&life::folder().join("log")));
+    let last = segments.rfind(|path| path.extension().is_some_and(|e| e == "log")).unwrap();
+    let bytes = world.disk.content(&last).unwrap();
+    world.disk.put(&last, [bytes, vec![7; 500]].concat());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -188,6 +188,12 @@ pub(super) fn standing_still() -> Vec<Stage> {
     (0..600).map(step).collect()
 }
 
+/// A few requests and pages by turns.
+pub(super) fn by_turns() -> Vec<Stage> {
+    let turn = |m| [Stage::Send(vec![observations("otlp", spans(m, 0, 0), 0)]), page(polled(m, 0, 0), m + 1)];
+    (0..6).flat_map(turn).collect()
+}
+
 /// A history is read, and then comes something that is no history.
 pub(super) fn after_history() -> Vec<Stage> {
     let at = |minute| Stage::Send(vec![observations("otlp", spans(minute, 0, 0), 0)]);
