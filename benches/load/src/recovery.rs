@@ -48,8 +48,9 @@ pub struct Recovery {
     entries: u64,
     /// Observations in an entry.
     each: u64,
-    /// Checkpoints that were written meanwhile.
+    /// Checkpoints that were written meanwhile, and the longest that one kept a shard from its work, milliseconds.
     checkpoints: u64,
+    pause: u64,
     replay: Work,
     /// Entries that it replayed.
     replayed_entries: u64,
@@ -103,6 +104,7 @@ pub async fn recovery(options: &Options, recipe: &Recipe) -> Result<Recovery, Er
         entries: all,
         each: observations / all,
         checkpoints: counted.events_of("checkpoints_written"),
+        pause: counted.gauges.get("checkpoint_pause_ms").copied().unwrap_or(0),
         replay,
         replayed_entries,
         recovery: Work::default(),
@@ -218,7 +220,8 @@ impl Recovery {
         row("series", format!("{} (in a checkpoint of {})", grouped(self.series), mib(self.checkpoint)));
         let entries = format!("{} observations in {} entries", grouped(self.observations), grouped(self.entries));
         row("sent into the log", format!("{}: {entries}", mib(self.sent)));
-        row("left of it", format!("{} after {} checkpoints", mib(self.log), self.checkpoints));
+        let pause = format!("longest pause {} ms of a shard", self.pause);
+        row("left of it", format!("{} after {} checkpoints; {pause}", mib(self.log), self.checkpoints));
         let used = |work: &Work| format!("{:.1} CPU-seconds, {} at most", work.cpu, mib(work.peak));
         let all = grouped(self.replayed_entries);
         row("replay", format!("{:.1} s for {all} entries; {}", self.replay.seconds, used(&self.replay)));
@@ -248,6 +251,7 @@ impl Recovery {
             "sent_bytes": self.sent,
             "log_bytes": self.log,
             "checkpoints": self.checkpoints,
+            "longest_pause_ms": self.pause,
             "entries_in_replay": self.replayed_entries,
             "entries": self.entries,
             "observations": self.observations,
