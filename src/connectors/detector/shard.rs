@@ -21,10 +21,10 @@ const QUEUE: usize = 64;
 /// For so long commands wait for a sweep at once: long enough that it comes to its end before the next one is due, also
 /// where history is learnt much faster than real time and every group has to be written to a checkpoint first.
 const SLICE: Duration = Duration::from_millis(10);
-/// Groups between two looks at the clock.
-const AT_ONCE: usize = 32;
+/// Groups between two looks at the clock: that many are done even if the processor is busy with something else meanwhile.
+const AT_ONCE: usize = 256;
 /// With so many commands behind it whose outcome cannot be told, a sweep is brought to its end.
-const BEHIND: usize = 1024;
+const BEHIND: usize = 4096;
 
 /// The series in each state are counted once in this many nanoseconds.
 const COUNTED: u64 = 15 * UnixNanos::SECOND;
