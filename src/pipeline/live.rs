@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use tokio_util::sync::DropGuard;
-
 use super::build::{Built, Made, build};
 use super::tasks::{Drained, Tasks, supervise};
 use super::{
@@ -22,8 +20,6 @@ const ENDING: Duration = Duration::from_secs(30);
 pub(super) struct Live {
     pub(super) plan: Plan,
     tasks: Tasks,
-    /// Tells what still starts when it is let go not to go on.
-    _let_go: DropGuard,
     /// Its receivers that listen together with those of others.
     shared: Vec<(Factory, ReceiverInstance)>,
     /// Those of them that were told to stop.
@@ -50,8 +46,7 @@ impl Live {
 
     fn new(plan: Plan, services: Services) -> Self {
         let tasks = Tasks::new(plan.spec.environment.clone(), services);
-        let _let_go = tasks.shutdown.clone().drop_guard();
-        Self { plan, tasks, _let_go, shared: Vec::new(), stopping: Vec::new(), ready: Vec::new() }
+        Self { plan, tasks, shared: Vec::new(), stopping: Vec::new(), ready: Vec::new() }
     }
 
     async fn begin(&mut self) -> Result<(), StartError> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{ComponentError, ComponentId, Context, Health, Services, Status};
 use crate::model::Environment;
@@ -37,6 +37,8 @@ pub(super) struct Tasks {
     pub(super) services: Services,
     /// Tells the receivers to stop.
     pub(super) shutdown: CancellationToken,
+    /// Cancels it: what still starts when they are let go must not go on.
+    _let_go: DropGuard,
     pub(super) receivers: JoinSet<()>,
     /// Processors and connectors.
     pub(super) inner: JoinSet<()>,
@@ -47,7 +49,9 @@ impl Tasks {
     /// None yet.
     pub(super) fn new(environment: Environment, services: Services) -> Self {
         let shutdown = CancellationToken::new();
-        Self { environment, services, shutdown, receivers: JoinSet::new(), inner: JoinSet::new(), exporters: JoinSet::new() }
+        let _let_go = shutdown.clone().drop_guard();
+        let (receivers, inner, exporters) = (JoinSet::new(), JoinSet::new(), JoinSet::new());
+        Self { environment, services, shutdown, _let_go, receivers, inner, exporters }
     }
 
     /// What the component `id` is given. It is not in the registry yet.

@@ -111,11 +111,7 @@ async fn a_zip_bomb_is_refused_before_it_is_unpacked() {
 
 #[tokio::test]
 async fn spans_of_an_unknown_environment_are_rejected_and_counted() {
-    let (grpc, http) = (free_port(), free_port());
-    let mut setup = Setup::new();
-    setup
-        .environment("production", &pipelines::otlp_to_console(grpc, http))
-        .environment("staging", &pipelines::otlp_to_console(grpc, http));
+    let (setup, _, [grpc, _]) = Setup::otlp(&["production", "staging"]);
     let mut daemon = setup.start().await;
     let mut client = TraceServiceClient::connect(format!("http://127.0.0.1:{grpc}")).await.expect("a connection");
     for (environment, rejected) in [(Some("production"), 0), (Some("staging"), 0), (Some("qa"), 1), (None, 1)] {

@@ -14,11 +14,11 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::support::collector::collector;
-use crate::support::daemon::signal;
+use crate::support::daemon::{Daemon, Setup, signal};
 use crate::support::otlp::{Call, text, traces};
 use crate::support::relay::{BOTH, Options, Relay, SOON};
 use crate::support::wire::{SPOILED, Wire};
-use crate::support::{eventually, needs, project};
+use crate::support::{eventually, free_port, needs, pipelines, project};
 
 const AGAIN: &str = "sends again until it is taken";
 const ONCE: &str = "1 call, drops it (`send_failed`)";
@@ -129,26 +129,29 @@ async fn while_the_receiver_is_full_the_collector_keeps_what_it_has() {
     documented("no room in the receiver or in the pipeline", as_texts(&answers), AGAIN, "each once");
 }
 
+/// More than a daemon without work needs.
+const LIMIT: &str = "memory: { limit: 160MiB }\n";
+
 /// Whether the daemon refuses because of its memory.
-async fn has_no_memory(relay: &Relay) -> bool {
-    relay.daemon.health().await.1.contains("requests are refused until there is room")
+async fn has_no_memory(daemon: &Daemon) -> bool {
+    daemon.health().await.1.contains("requests are refused until there is room")
 }
 
 /// Fills the memory of the daemon with bodies that do not end, until it refuses. It has them until they are let go, but no
 /// longer than a body may take.
-async fn fill_memory(relay: &Relay) -> Vec<TcpStream> {
+async fn fill_memory(daemon: &Daemon, http: u16) -> Vec<TcpStream> {
     let head = "POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-protobuf\r\ncontent-length: 60000000\r\n\r\n";
     let (mut bodies, most) = (Vec::new(), vec![1; 55_000_000]);
     eventually("the memory limit", SOON, async || {
-        if has_no_memory(relay).await {
+        if has_no_memory(daemon).await {
             return Ok(());
         }
-        let mut body = TcpStream::connect(("127.0.0.1", relay.ports()[1])).await.map_err(|e| e.to_string())?;
+        let mut body = TcpStream::connect(("127.0.0.1", http)).await.map_err(|e| e.to_string())?;
         // What it has begun to read it reads on, also at the limit. A refused one it reads for a moment.
         let _ = body.write_all(head.as_bytes()).await;
         let _ = tokio::time::timeout(Duration::from_secs(10), body.write_all(&most)).await;
         bodies.push(body);
-        Err(format!("{} bodies\n{}", bodies.len(), relay.daemon.said()))
+        Err(format!("{} bodies\n{}", bodies.len(), daemon.said()))
     })
     .await;
     bodies
@@ -156,13 +159,13 @@ async fn fill_memory(relay: &Relay) -> Vec<TcpStream> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_the_memory_limit_is_reached_the_collector_keeps_what_it_has() {
-    let limit = Options { daemon: "memory: { limit: 160MiB }\n", ..Options::default() };
+    let limit = Options { daemon: LIMIT, ..Options::default() };
     let mut relay = Relay::start(&needs!(collector()), limit).await;
     relay.send(0..5).await;
     relay.settled().await;
     let mut next = 5;
     let answers = loop {
-        let bodies = fill_memory(&relay).await;
+        let bodies = fill_memory(&relay.daemon, relay.ports()[1]).await;
         let answers = relay.probe().await;
         let (before, sent) = (relay.calls(), relay.exported("sent_spans").await);
         relay.send(next..next + 5).await;
@@ -171,7 +174,7 @@ async fn while_the_memory_limit_is_reached_the_collector_keeps_what_it_has() {
         relay.called(before, 5).await;
         let after = relay.exported("sent_spans").await;
         // On a busy machine all this may take longer than the daemon waits for a body: then it was not seen, and is done again.
-        let throughout = has_no_memory(&relay).await;
+        let throughout = has_no_memory(&relay.daemon).await;
         drop(bodies);
         if throughout {
             assert_eq!(after, sent, "nothing of it is acknowledged");
@@ -181,6 +184,16 @@ async fn while_the_memory_limit_is_reached_the_collector_keeps_what_it_has() {
     };
     relay.settled().await;
     documented("the memory limit is reached", as_texts(&answers), AGAIN, "each once");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_held_in_memory_is_given_back_though_nothing_more_comes() {
+    let (grpc, http) = (free_port(), free_port());
+    let mut setup = Setup::new();
+    setup.more(LIMIT).environment("production", &pipelines::otlp_to_console(grpc, http));
+    let daemon = setup.start().await;
+    drop(fill_memory(&daemon, http).await);
+    eventually("room in memory", SOON, async || if has_no_memory(&daemon).await { Err(daemon.said()) } else { Ok(()) }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use crate::support::daemon::{get, signal};
+use crate::support::judge::PRODUCTION;
 use crate::support::traffic::{Step, traffic};
 use crate::support::world::{World, replay};
 use crate::support::{Absent, eventually, needs};
@@ -287,7 +288,7 @@ async fn a_start_that_cannot_put_what_it_finds_again_anywhere_says_so_and_can_be
     let steps = traffic(60);
     let (at, until) = (AtomicUsize::new(0), AtomicUsize::new(steps.len()));
     tokio::time::timeout(2 * SOON, world.send(&steps, &at, &until)).await.expect("all of it is taken in");
-    eventually("findings", SOON, async || if world.file("production").is_empty() { Err(daemon.said()) } else { Ok(()) }).await;
+    eventually("findings", SOON, async || if world.file(PRODUCTION).is_empty() { Err(daemon.said()) } else { Ok(()) }).await;
     daemon.kill();
     let known = replay(world.setup.data(), "digest");
 

@@ -18,8 +18,8 @@ use crate::support::world::{World, replay_of, replaying, undisturbed};
 
 /// Kills in the normal run.
 const ROUNDS: usize = 50;
-/// Kills in front of a real cluster.
-const REAL_ROUNDS: usize = 12;
+/// Kills in front of a real cluster, and while history is learnt.
+const OTHER_ROUNDS: usize = 12;
 /// After so many kills there is a new data directory.
 const MOST_ROUNDS: usize = 100;
 /// Minutes that are sent one by one, behind those that are sent in large requests.
@@ -105,7 +105,7 @@ async fn killed_at_any_moment_a_daemon_learns_once_finds_the_same_and_delivers_i
     let rounds = number("ANOMALYD_ORACLE_ROUNDS").map_or(ROUNDS, |rounds| rounds as usize);
     let seed = number("ANOMALYD_ORACLE_SEED").unwrap_or(1);
     let steps = traffic(MINUTES);
-    let expected = undisturbed(&steps, MINUTES).await;
+    let expected = undisturbed(&World::reading(0, MINUTES).await, &steps, MINUTES).await;
     let mut left = rounds;
     let mut next = seed;
     while left > 0 {
@@ -118,9 +118,17 @@ async fn killed_at_any_moment_a_daemon_learns_once_finds_the_same_and_delivers_i
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_while_it_learns_from_history_a_daemon_learns_it_once_and_tells_nothing_of_it() {
+    let expected = undisturbed(&World::reading(0, MINUTES).await.with_history().await, &[], MINUTES).await;
+    let seed = number("ANOMALYD_ORACLE_SEED").unwrap_or(1);
+    let world = World::reading(seed, MINUTES).await.with_history().await;
+    disturbed(world, &[], OTHER_ROUNDS, seed, &expected).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_at_any_moment_a_daemon_learns_each_document_of_a_real_cluster_once() {
     let elasticsearch = needs!(elasticsearch(NEW));
-    let expected = undisturbed(&[], MINUTES).await;
+    let expected = undisturbed(&World::reading(0, MINUTES).await, &[], MINUTES).await;
     let seed = number("ANOMALYD_ORACLE_SEED").unwrap_or(1);
-    disturbed(World::reading_from(elasticsearch, seed, MINUTES).await, &[], REAL_ROUNDS, seed, &expected).await;
+    disturbed(World::reading_from(elasticsearch, seed, MINUTES).await, &[], OTHER_ROUNDS, seed, &expected).await;
 }

@@ -35,10 +35,8 @@ async fn own_traces_and_metrics_go_out_over_otlp_where_an_endpoint_is_configured
 
 #[tokio::test]
 async fn logs_are_json_objects_where_that_is_configured() {
-    let mut setup = Setup::new();
-    setup
-        .more("telemetry: { logs: { format: json } }\n")
-        .environment("production", &pipelines::otlp_to_console(free_port(), free_port()));
+    let (mut setup, ..) = Setup::otlp(&["production"]);
+    setup.more("telemetry: { logs: { format: json } }\n");
     let mut daemon = setup.start().await;
     assert_eq!(daemon.stop().await.code(), Some(0));
     let said = daemon.said();
@@ -49,8 +47,7 @@ async fn logs_are_json_objects_where_that_is_configured() {
 
 #[tokio::test]
 async fn health_names_every_component() {
-    let mut setup = Setup::new();
-    setup.environment("production", &pipelines::otlp_to_console(free_port(), free_port()));
+    let (setup, ..) = Setup::otlp(&["production"]);
     let daemon = setup.start().await;
     let (code, body) = daemon.health().await;
     let report: Value = serde_json::from_str(&body).expect("JSON");

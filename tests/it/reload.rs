@@ -133,10 +133,7 @@ const UNCHANGED_AND_THRESHOLD: &str = "production: unchanged\nstaging: restarted
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_environment_keeps_its_connection_and_loses_no_request_while_another_of_its_port_is_changed_ten_times() {
-    let (grpc, http) = (free_port(), free_port());
-    let pipeline = pipelines::otlp_to_console(grpc, http);
-    let mut setup = Setup::new();
-    setup.environment("production", &pipeline).environment("staging", &pipeline);
+    let (setup, pipeline, [grpc, _]) = Setup::otlp(&["production", "staging"]);
     let mut daemon = setup.start().await;
     let (production, staging) = (Load::start(grpc, "production").await, Load::start(grpc, "staging").await);
     production.goes_on(20).await;
@@ -170,10 +167,7 @@ async fn series(setup: &Setup) -> Option<u64> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_learnt_survives_and_finds_what_comes_after() {
-    let (grpc, http) = (free_port(), free_port());
-    let pipeline = pipelines::otlp_to_console(grpc, http);
-    let mut setup = Setup::new();
-    setup.environment("staging", &pipeline);
+    let (setup, pipeline, [grpc, _]) = Setup::otlp(&["staging"]);
     let mut daemon = setup.start().await;
     let history = History::of_hours("checkout", 7).with_fault();
     let (calm, fault): (Vec<Call>, Vec<Call>) = history.calls().partition(|call| call.start < history.fault().0);
@@ -195,10 +189,7 @@ async fn what_was_learnt_survives_and_finds_what_comes_after() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bad_file_changes_nothing_and_says_why() {
-    let (grpc, http) = (free_port(), free_port());
-    let pipeline = pipelines::otlp_to_console(grpc, http);
-    let mut setup = Setup::new();
-    setup.environment("production", &pipeline).environment("staging", &pipeline);
+    let (setup, pipeline, [grpc, _]) = Setup::otlp(&["production", "staging"]);
     let mut daemon = setup.start().await;
     let load = Load::start(grpc, "staging").await;
     load.goes_on(3).await;
@@ -233,10 +224,7 @@ async fn a_bad_file_changes_nothing_and_says_why() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_port_that_is_taken_leaves_everything_as_it_was() {
-    let (grpc, http) = (free_port(), free_port());
-    let pipeline = pipelines::otlp_to_console(grpc, http);
-    let mut setup = Setup::new();
-    setup.environment("production", &pipeline).environment("staging", &pipeline);
+    let (setup, _, [grpc, _]) = Setup::otlp(&["production", "staging"]);
     let mut daemon = setup.start().await;
     let load = Load::start(grpc, "staging").await;
     load.goes_on(3).await;
@@ -271,10 +259,7 @@ async fn a_port_that_is_taken_leaves_everything_as_it_was() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn environments_come_and_go_ports_move_and_what_needs_a_restart_is_named() {
-    let (grpc, http) = (free_port(), free_port());
-    let pipeline = pipelines::otlp_to_console(grpc, http);
-    let mut setup = Setup::new();
-    setup.environment("production", &pipeline).environment("old", &pipeline);
+    let (mut setup, _, [grpc, http]) = Setup::otlp(&["production", "old"]);
     let mut daemon = setup.start().await;
     let (moved, web) = (free_port(), free_port());
     setup.without("old").environment("dev", &pipelines::otlp_to_console(grpc, http));
@@ -303,10 +288,7 @@ note: `pipeline.queue_size`, `pipeline.shutdown_deadline` changed: that takes ef
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn signal_and_command_do_the_same_and_reloads_wait_for_each_other() {
-    let (grpc, http) = (free_port(), free_port());
-    let pipeline = pipelines::otlp_to_console(grpc, http);
-    let mut setup = Setup::new();
-    setup.environment("production", &pipeline).environment("staging", &pipeline);
+    let (setup, pipeline, _) = Setup::otlp(&["production", "staging"]);
     let mut daemon = setup.start().await;
     assert_eq!(last(&daemon).await, Value::Null);
     setup.rewrite("staging", &with_threshold(&pipeline, 2.5));

@@ -30,6 +30,9 @@ const AGAIN: Duration = Duration::from_secs(60);
 /// How long a poller that reads slowly waits before it reads on.
 const SLOWLY: Duration = Duration::from_secs(2);
 
+/// What the allocator takes for large, and gets a place of its own. Nothing is written to it.
+const LARGE: usize = 8 << 20;
+
 /// Shares of the limit, in percent.
 const TIGHT: u64 = 85;
 const RELAXED: u64 = 80;
@@ -177,6 +180,9 @@ impl Memory {
             };
             self.note(used);
             let now = self.pressure();
+            if now != Pressure::Normal {
+                give_back();
+            }
             let bytes = |bytes: u64| quantity(bytes as f64, "By");
             if now == Pressure::Full && told.is_none_or(|at| at.elapsed() >= AGAIN) {
                 told = Some(Instant::now());
@@ -192,6 +198,12 @@ impl Memory {
             was = now;
         }
     }
+}
+
+/// Has the allocator give back to the system what was freed. By itself it does so when something large is freed a while
+/// later, which may never be while everything is refused.
+fn give_back() {
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(LARGE)));
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::metrics::Metrics;
-use super::{eventually, free_port};
+use super::{eventually, free_port, pipelines};
 
 /// The configuration files and data of a daemon; outlives its restarts.
 pub(crate) struct Setup {
@@ -24,6 +24,17 @@ impl Setup {
         let folder = tempfile::tempdir().expect("a folder");
         let data = folder.path().join("data");
         Self { folder, admin: free_port(), environments: Vec::new(), data, storage: String::new(), more: String::new() }
+    }
+
+    /// Environments that take OTLP at the same ports and print what they find; the rest of their pipeline files, and the
+    /// ports for gRPC and HTTP.
+    pub(crate) fn otlp(environments: &[&str]) -> (Self, String, [u16; 2]) {
+        let (grpc, http) = (free_port(), free_port());
+        let (mut setup, pipeline) = (Self::new(), pipelines::otlp_to_console(grpc, http));
+        for environment in environments {
+            setup.environment(environment, &pipeline);
+        }
+        (setup, pipeline, [grpc, http])
     }
 
     /// Adds an environment: the rest of its pipeline file.

@@ -100,3 +100,15 @@ pub(crate) fn essence(file: &str) -> String {
     }
     all.into_iter().collect::<Vec<_>>().join("\n")
 }
+
+#[test]
+#[should_panic(expected = "c was offered by request 2, when b was not there yet")]
+fn what_is_overtaken_is_found() {
+    let mut documents = Documents::default();
+    for (id, offered, taken) in [("a", vec![1], 1), ("b", vec![1, 3], 3), ("c", vec![2], 2)] {
+        documents.offered.insert(id.to_owned(), offered);
+        documents.taken.insert(id.to_owned(), taken);
+    }
+    in_order(&["a", "b"].map(str::to_owned), &documents);
+    in_order(&["a", "b", "c"].map(str::to_owned), &documents);
+}
