@@ -100,8 +100,9 @@ pub struct Storage {
     pub data_dir: PathBuf,
     /// What was accepted and is not in a checkpoint yet.
     pub input_log: InputLog,
-    /// How often everything that was learnt is written to disk, beside the work. After a crash, what came in since is
-    /// learnt again from the input log.
+    /// How often everything that was learnt is written to disk, beside the work: at least. Also after 5 million observations
+    /// (more where there are more than 100,000 series) and when a quarter of the input log is filled. After a crash, what came
+    /// in since is learnt again from the input log, which is a matter of seconds therefore.
     #[schemars(extend("x-minimum" = "1s", "x-maximum" = "1h"))]
     pub checkpoint_interval: Duration,
     /// What was found and waits for exporters: one for each detector.

@@ -98,12 +98,12 @@ pub struct Options {
     /// below `--memory-limit`, that every refusal may be sent again, and that in the end all is there once.
     #[arg(long, num_args = 0..=1, default_missing_value = "2", value_name = "TIMES", requires = "daemon")]
     pub overload: Option<f64>,
-    /// Teaches a daemon `--series` series, lets its input log grow by `--log-mib` behind the checkpoint, kills it, and
-    /// measures `anomalyd replay` of that log, and how long it takes to come back. In spans or metric points.
+    /// Teaches a daemon `--series` series, sends what fills `--log-mib` of its input log, kills it, and measures `anomalyd
+    /// replay` of what the log holds, and how long it takes to come back. In spans or metric points.
     #[arg(long, requires = "daemon", conflicts_with_all = ["compare", "overload"])]
     pub recovery: bool,
     /// Teaches a daemon `--series` series, then sends at `--rate` (10,000 unless given) for `--seconds`, with a checkpoint
-    /// so often and without any, and tells what checkpoints cost. They are begun when a bucket (1 min) has been closed.
+    /// so often and without any, and tells what checkpoints cost.
     #[arg(
         long,
         num_args = 0..=1,
@@ -116,7 +116,7 @@ pub struct Options {
     /// Series that are learnt for `--recovery` and `--checkpoint`.
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(500..))]
     pub series: u64,
-    /// How large the log is from which `--recovery` comes back, MiB.
+    /// How much goes into the log before `--recovery` kills the daemon, MiB.
     #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(1..))]
     pub log_mib: u64,
     /// The most memory that the daemon may use, MiB. It is told so (`memory.limit`), unless it has a file of its own.

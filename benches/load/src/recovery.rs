@@ -39,13 +39,21 @@ struct Work {
 #[derive(Debug)]
 pub struct Recovery {
     series: u64,
-    /// Bytes of the log, and of the checkpoint before it.
+    /// Bytes that went into the log, those of it that are left, and those of the checkpoint before it.
+    sent: u64,
     log: u64,
     checkpoint: u64,
-    /// In the log, behind the checkpoint.
+    /// What was sent.
     observations: u64,
     entries: u64,
+    /// Observations in an entry.
+    each: u64,
+    /// Checkpoints that were written meanwhile, and the longest that one kept a shard from its work, milliseconds.
+    checkpoints: u64,
+    pause: u64,
     replay: Work,
+    /// Entries that it replayed.
+    replayed_entries: u64,
     recovery: Work,
     /// Of the recovery, in seconds from its start: everything was loaded, everything was replayed.
     loaded: Option<f64>,
@@ -55,7 +63,7 @@ pub struct Recovery {
     again: u64,
 }
 
-/// Teaches, lets the log grow, kills, replays, starts again.
+/// Teaches, sends what makes a log so large, kills, replays what the log holds, starts again from the newest checkpoint.
 ///
 /// # Errors
 /// When one of them does not work.
@@ -82,21 +90,23 @@ pub async fn recovery(options: &Options, recipe: &Recipe) -> Result<Recovery, Er
         end if end > sample => series.send(&daemon, plan(sample..end)).await?,
         _ => metrics::scrape(&daemon.admin).await?,
     };
-    let log = daemon.data_size_of("log") - log_before;
+    let log = daemon.data_size_of("log");
     let observations = counted.received_by("connector");
-    if counted.events_of("checkpoints_written") > 0 {
-        return Err("a checkpoint was written meanwhile, so that there is little to recover from the log".into());
-    }
     let folder = daemon.kill().await?;
 
-    let replay = replay(&recipe, &folder).await?;
+    let (replay, replayed_entries) = replay(&recipe, &folder).await?;
     let mut recovery = Recovery {
         series: series.count,
+        sent: each * all,
         log,
         checkpoint,
         observations,
         entries: all,
+        each: observations / all,
+        checkpoints: counted.events_of("checkpoints_written"),
+        pause: counted.gauges.get("checkpoint_pause_ms").copied().unwrap_or(0),
         replay,
+        replayed_entries,
         recovery: Work::default(),
         loaded: None,
         replayed: None,
@@ -107,22 +117,33 @@ pub async fn recovery(options: &Options, recipe: &Recipe) -> Result<Recovery, Er
     Ok(recovery)
 }
 
-async fn replay(recipe: &Recipe, folder: &TempDir) -> Result<Work, Error> {
+/// What a replay took, and how many entries it was of.
+async fn replay(recipe: &Recipe, folder: &TempDir) -> Result<(Work, u64), Error> {
     let began = Instant::now();
-    let mut child = Command::new(&recipe.program)
+    let child = Command::new(&recipe.program)
         .args(["replay", "--data-dir"])
         .arg(folder.path().join("data"))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
+        .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()?;
     let watch = child.id().map(Watch::begin);
-    let status = tokio::time::timeout(LIMIT, child.wait()).await.map_err(|_| "`anomalyd replay` does not end")??;
+    let ended = tokio::time::timeout(LIMIT, child.wait_with_output()).await.map_err(|_| "`anomalyd replay` does not end")??;
+    let status = ended.status;
     if !status.success() {
         return Err(format!("`anomalyd replay` ended with {status}").into());
     }
     let (cpu, peak) = watch.map_or((0.0, 0), |watch| (watch.cpu(), watch.peak()));
-    Ok(Work { seconds: began.elapsed().as_secs_f64(), cpu, peak })
+    let work = Work { seconds: began.elapsed().as_secs_f64(), cpu, peak };
+    let said = String::from_utf8_lossy(&ended.stderr);
+    let entries = said.lines().find_map(replayed).ok_or_else(|| format!("`anomalyd replay` does not say how much: {said}"))?;
+    Ok((work, entries))
+}
+
+/// How many entries were replayed, from a line such as `load detector: 79044 entries from 7553 on`.
+fn replayed(line: &str) -> Option<u64> {
+    line.split_once(" entries from ")?.0.split_whitespace().last()?.parse().ok()
 }
 
 async fn back(series: &Series, recipe: &Recipe, folder: TempDir, recovery: &mut Recovery) -> Result<(), Error> {
@@ -157,7 +178,7 @@ impl Recovery {
     /// daemon came back.
     #[must_use]
     pub fn rate(&self) -> f64 {
-        self.observations as f64 / (self.replay.seconds - self.loaded.unwrap_or(0.0)).max(1e-3)
+        (self.replayed_entries * self.each) as f64 / (self.replay.seconds - self.loaded.unwrap_or(0.0)).max(1e-3)
     }
 
     /// How much faster than real time that is.
@@ -170,12 +191,9 @@ impl Recovery {
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
-        let Self { series, restored, entries, again, .. } = self;
+        let Self { series, restored, .. } = self;
         if restored < series {
             problems.push(format!("{restored} of {series} series came back"));
-        }
-        if again < entries {
-            problems.push(format!("{again} of {entries} entries happened again"));
         }
         if self.recovery.seconds > BACK {
             problems.push(format!("it took {:.1} s to come back, more than {BACK} s", self.recovery.seconds));
@@ -201,12 +219,16 @@ impl Recovery {
         };
         row("series", format!("{} (in a checkpoint of {})", grouped(self.series), mib(self.checkpoint)));
         let entries = format!("{} observations in {} entries", grouped(self.observations), grouped(self.entries));
-        row("log behind it", format!("{}: {entries}", mib(self.log)));
+        row("sent into the log", format!("{}: {entries}", mib(self.sent)));
+        let pause = format!("longest pause {} ms of a shard", self.pause);
+        row("left of it", format!("{} after {} checkpoints; {pause}", mib(self.log), self.checkpoints));
         let used = |work: &Work| format!("{:.1} CPU-seconds, {} at most", work.cpu, mib(work.peak));
-        row("replay", format!("{:.1} s; {}", self.replay.seconds, used(&self.replay)));
+        let all = grouped(self.replayed_entries);
+        row("replay", format!("{:.1} s for {all} entries; {}", self.replay.seconds, used(&self.replay)));
         let times = format!("{:.0} times as fast as real time at {}/s", self.factor(), grouped(REAL_TIME));
         row("", format!("{} observations/s once the checkpoint is loaded, {times}", grouped(self.rate() as u64)));
-        row("back after SIGKILL", format!("{:.1} s; {}", self.recovery.seconds, used(&self.recovery)));
+        let again = grouped(self.again);
+        row("back after SIGKILL", format!("{:.1} s, {again} entries again; {}", self.recovery.seconds, used(&self.recovery)));
         let seconds = |seconds: Option<f64>| seconds.map_or_else(|| "?".to_owned(), |s| format!("{s:.1} s"));
         row("", format!("checkpoint loaded after {}, log replayed after {}", seconds(self.loaded), seconds(self.replayed)));
         for problem in self.problems() {
@@ -226,7 +248,11 @@ impl Recovery {
         json!({
             "series": self.series,
             "checkpoint_bytes": self.checkpoint,
+            "sent_bytes": self.sent,
             "log_bytes": self.log,
+            "checkpoints": self.checkpoints,
+            "longest_pause_ms": self.pause,
+            "entries_in_replay": self.replayed_entries,
             "entries": self.entries,
             "observations": self.observations,
             "replay": work(&self.replay),
@@ -253,6 +279,12 @@ impl Daemon {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_replay_says_how_much_it_was() {
+        assert_eq!(replayed("load detector: 79044 entries from 7553 on"), Some(79_044));
+        assert_eq!(replayed("nothing of it"), None);
+    }
 
     #[test]
     fn the_log_says_when_something_was_done() {

@@ -208,8 +208,6 @@ impl Sentences<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use detection::Verdict;
 
     use super::super::bucket::{Kind, Taken};
@@ -219,7 +217,7 @@ mod tests {
 
     fn key(kind: Kind, metric: &str, unit: &str) -> Key {
         let entity = Entity { operation: Some("POST /pay".into()), kind: Some(SpanKind::Server), ..Entity::service("checkout") };
-        Key { entity: Arc::new(entity), metric: metric.into(), kind, unit: unit.into(), signal: Signal::Traces }
+        Key { entity: entity.into(), metric: metric.into(), kind, unit: unit.into(), signal: Signal::Traces }
     }
 
     fn found(key: &Key, function: Function, value: f64, usual: (f64, f64, f64), direction: detection::Direction) -> Anomaly {

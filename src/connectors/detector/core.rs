@@ -6,20 +6,19 @@ use std::sync::Arc;
 
 use detection::Parameters;
 
-use super::anomaly::Finder;
 use super::bucket::{Bucket, Kind};
-use super::checkpoint::Kept;
+use super::checkpoint::{Kept, Record as _};
 use super::config::Config;
-use super::group::{Closing, Found, Group, Refusal};
+use super::group::{Group, Refusal};
 use super::joint;
-use super::key::Key;
+use super::key::{Key, Who};
 use super::limits::{self, Limits};
 use super::merge;
 use super::rules::{Quieting, Rules};
-use super::training::{Desk, Trainings};
-use super::watch::Watch;
+use super::sweep::Sweep;
+use super::training::Desk;
 use super::watermark::{Sources, Timing};
-use crate::model::{Call, Entity, Environment, Measure, ServiceVersion, Signal, SourceId, UnixNanos};
+use crate::model::{Call, Environment, Measure, ServiceVersion, Signal, SourceId, UnixNanos};
 use crate::pipeline::Observer;
 
 /// A feed of sparse data may reach over days: so many buckets of it are opened at once, which is far below how many
@@ -73,7 +72,7 @@ impl Settings {
 /// One measure on its way into its bucket.
 #[derive(Clone, Debug)]
 pub(super) struct Item {
-    pub(super) entity: Arc<Entity>,
+    pub(super) entity: Who,
     pub(super) metric: Arc<str>,
     pub(super) unit: Arc<str>,
     pub(super) kind: Kind,
@@ -101,7 +100,7 @@ pub(super) struct Feed {
     pub(super) calls: Vec<Call>,
 }
 
-/// What became of a feed or a tick.
+/// What became of a command.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
     /// What is told on.
@@ -118,6 +117,21 @@ pub(super) struct Outcome {
     pub(super) events: joint::Events,
     /// Newly trained models that took over.
     pub(super) trained: u64,
+}
+
+impl Outcome {
+    /// What came of the same command later.
+    pub(super) fn join(&mut self, later: Self) {
+        let Self { found, dropped, closed, added, forgotten, events, trained } = later;
+        self.found.anomalies.extend(found.anomalies);
+        self.found.unusual.extend(found.unusual);
+        dropped.into_iter().for_each(|(reason, records)| *self.dropped.entry(reason).or_default() += records);
+        events.into_iter().for_each(|(event, times)| *self.events.entry(event).or_default() += times);
+        self.closed += closed;
+        self.added += added;
+        self.forgotten += forgotten;
+        self.trained += trained;
+    }
 }
 
 /// Under which name what was refused is counted.
@@ -149,6 +163,12 @@ pub(super) struct Core {
     pub(super) swept: Vec<Option<u64>>,
     /// History is being learnt: see [`Sources::horizon_in_history`].
     pub(super) in_history: bool,
+    /// The sweep that is going on.
+    pub(super) sweeping: Option<Sweep>,
+    /// As [`Core::take_earlier`].
+    pub(super) earlier: Option<Outcome>,
+    /// How many sweeps there were.
+    pub(super) sweeps: u64,
 }
 
 impl Core {
@@ -166,6 +186,9 @@ impl Core {
             desk: Desk::default(),
             swept: Vec::new(),
             in_history: false,
+            sweeping: None,
+            earlier: None,
+            sweeps: 0,
         }
     }
 
@@ -197,16 +220,16 @@ impl Core {
         let mut outcome = Outcome::default();
         self.in_history = learns;
         self.swept.clear();
-        self.sweep(&mut outcome);
-        outcome
+        self.begin_sweep(&mut outcome);
+        self.whole(outcome)
     }
 
     /// A replay has ended, and nothing is missing before `until`: closes what is complete by that.
     pub(super) fn finish(&mut self, until: UnixNanos) -> Outcome {
         let mut outcome = Outcome::default();
         self.sources.finish(until);
-        self.sweep(&mut outcome);
-        outcome
+        self.begin_sweep(&mut outcome);
+        self.whole(outcome)
     }
 
     /// Puts the sources into an order that does not depend on which came first, for whoever compares states.
@@ -217,8 +240,23 @@ impl Core {
     }
 
     /// Takes in what a source sent, then closes what that completes.
+    #[cfg(test)]
     pub(super) fn observe(&mut self, feed: Feed) -> Outcome {
+        let outcome = self.feed(feed);
+        self.whole(outcome)
+    }
+
+    /// The clock shows `now`: closes what silent sources leave open.
+    #[cfg(test)]
+    pub(super) fn tick(&mut self, now: UnixNanos) -> Outcome {
+        let outcome = self.clock(now);
+        self.whole(outcome)
+    }
+
+    /// Takes in what a source sent. What that completes is closed by a sweep, which may be going on afterwards.
+    pub(super) fn feed(&mut self, feed: Feed) -> Outcome {
         let mut outcome = Outcome::default();
+        self.change_what_sweeps_see();
         outcome.found.calls = feed.calls;
         let timing = self.settings.timing;
         self.quieting.note(&feed.versions);
@@ -244,19 +282,23 @@ impl Core {
             }
             let newest = if after.is_empty() { newest } else { newest.min(UnixNanos(end - 1)) };
             self.sources.advance(place, newest, part, self.now, &timing);
-            self.sweep(&mut outcome);
+            self.begin_sweep(&mut outcome);
             rest = after;
+        }
+        if self.limits.is_pressed() {
+            self.end_sweep(&mut outcome);
         }
         outcome.found.crowds.extend(self.limits.crowd(&self.groups));
         outcome
     }
 
-    /// The clock shows `now`: closes what silent sources leave open.
-    pub(super) fn tick(&mut self, now: UnixNanos) -> Outcome {
+    /// The clock shows `now`. What silent sources leave open is closed by a sweep, which may be going on afterwards.
+    pub(super) fn clock(&mut self, now: UnixNanos) -> Outcome {
         let mut outcome = Outcome::default();
+        self.change_what_sweeps_see();
         self.now = self.now.max(now);
         self.sources.tick(self.now, &self.settings.timing);
-        self.sweep(&mut outcome);
+        self.begin_sweep(&mut outcome);
         outcome
     }
 
@@ -272,17 +314,23 @@ impl Core {
         let bucket = Bucket::new(item.time, item.measure, item.covers).ok_or("not_finite")?;
         let key = Key { entity: item.entity, metric: item.metric, kind: item.kind, unit: item.unit, signal };
         // Most are of a group that is there: it is looked for once.
-        if let Some(waiting) = self.groups.change_front(&key) {
+        if let Some(place) = self.groups.place(&key)
+            && self.close_first(place, outcome)
+            && let Some(waiting) = self.groups.change_front(place)
+        {
             return waiting.add(source, at, bucket, open_from).map_err(reason);
         }
         if at < open_from {
             return Err("late");
         }
+        // Who gives way, and who is judged with whom, depends on all of them.
+        self.end_sweep(outcome);
         self.make_room(&key, at, outcome)?;
         outcome.added += key.kind.functions().len() as u64;
-        self.add(key.clone(), Group::new(key.kind));
-        let Some(waiting) = self.groups.change_front(&key) else { return Ok(()) };
-        waiting.add(source, at, bucket, open_from).map_err(reason)
+        let mut group = Group::new(key.kind);
+        let taken = group.front().add(source, at, bucket, open_from).map_err(reason);
+        self.add(key, group);
+        taken
     }
 
     /// Room for the series of `key`, whose first data is in bucket `at`; else why there is none.
@@ -308,76 +356,10 @@ impl Core {
     }
 
     /// The only way out for a group that is there.
-    fn remove(&mut self, key: &Key) {
+    pub(super) fn remove(&mut self, key: &Key) {
         self.groups.remove(key);
         self.limits.removed(key);
         self.joint.forget(key);
-    }
-
-    /// Closes all buckets that are complete.
-    fn sweep(&mut self, outcome: &mut Outcome) {
-        let settings = Arc::clone(&self.settings);
-        let horizons = self.sources.horizons(&settings.timing, self.in_history);
-        let until = horizons.iter().flatten().min();
-        outcome.found.until = until.map(|bucket| UnixNanos(bucket.saturating_mul(settings.timing.bucket)));
-        if horizons == self.swept {
-            return;
-        }
-        let trainings = Trainings::new(&self.desk);
-        let finder = Finder { environment: &settings.environment, name: &settings.name, bucket: settings.timing.bucket };
-        let closing = Closing {
-            timing: &settings.timing,
-            sources: &self.sources,
-            parameters: &settings.parameters,
-            min_samples: settings.min_samples,
-            quieting: &self.quieting,
-            all: settings.joint.enabled(),
-            trainings: &trainings,
-            watch: settings.observer.as_deref().map(|observer| Watch { observer, finder: &finder }),
-        };
-        let keep = settings.forget_after / settings.timing.bucket;
-        let mut judged = Found::default();
-        let mut forgotten = Vec::new();
-        // Groups do not depend on each other, so it does not matter in which order they are closed.
-        self.groups.retain(|key, group| {
-            let horizon = match self.in_history {
-                true => self.sources.horizon_in_history(group.sources(), &settings.timing),
-                false => self.sources.horizon(group.sources(), &settings.timing),
-            };
-            let Some(horizon) = horizon else { return true };
-            if group.is_due(horizon) {
-                outcome.closed += group.change().close(key, horizon, &closing, &mut judged);
-            }
-            self.joint.take(key, horizon, &judged.values, &settings.joint);
-            for judged in judged.values.drain(..) {
-                let found = &mut outcome.found;
-                if let Some(anomaly) = finder.anomaly(key, &judged) {
-                    found.anomalies.push(anomaly);
-                } else if judged.is_out_of_bounds() {
-                    found.unusual.push(finder.unusual(key, &judged));
-                }
-            }
-            if group.last_data().saturating_add(keep) < horizon {
-                forgotten.push(key.clone());
-            }
-            true
-        });
-        outcome.trained += trainings.installed();
-        judged.suppressed.into_iter().for_each(|(event, times)| *outcome.events.entry(event).or_default() += times);
-        for key in forgotten {
-            outcome.forgotten += key.kind.functions().len() as u64;
-            self.remove(&key);
-        }
-        let mut joint = self.joint.judge(&finder, &settings.joint, &mut outcome.events);
-        joint.retain(|anomaly| {
-            let quiet = self.quieting.quiet_about(anomaly);
-            quiet.iter().for_each(|quiet| *outcome.events.entry(quiet.because.event()).or_default() += 1);
-            quiet.is_none()
-        });
-        outcome.found.anomalies.extend(joint);
-        outcome.found.anomalies.iter_mut().for_each(|anomaly| self.quieting.annotate(anomaly));
-        self.swept = horizons;
-        outcome.found.swept = true;
     }
 
     /// How many series there are or may come to be.

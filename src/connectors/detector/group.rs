@@ -36,6 +36,8 @@ pub(super) struct Group {
     standings: Vec<Standing>,
     /// The rules that apply to each series.
     applied: Vec<Option<Box<Applied>>>,
+    /// The last sweep that came by, and whether it forgets the group.
+    swept: (u64, bool),
 }
 
 /// What has come in and is not closed.
@@ -100,7 +102,7 @@ pub(super) struct Closing<'a> {
 }
 
 /// What came of closing.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Found {
     pub(super) values: Vec<Judged>,
     /// Values that would have been findings, by the name of the event that counts why they are none.
@@ -116,7 +118,7 @@ impl Group {
 
     /// Of what was saved.
     pub(super) fn restored(waiting: Waiting, learnt: Learnt) -> Self {
-        Self { waiting, learnt, tracks: Tracks::default(), standings: Vec::new(), applied: Vec::new() }
+        Self { waiting, learnt, tracks: Tracks::default(), standings: Vec::new(), applied: Vec::new(), swept: (0, false) }
     }
 
     pub(super) fn sources(&self) -> &[u32] {
@@ -165,6 +167,23 @@ impl Group {
 
     pub(super) fn series_mut(&mut self, place: usize) -> Option<&mut Series> {
         self.learnt.series.get_mut(place)?.as_deref_mut()
+    }
+
+    /// A sweep comes by: whether for the first time.
+    pub(super) const fn passes(&mut self, sweep: u64) -> bool {
+        let first = self.swept.0 != sweep;
+        self.swept.0 = sweep;
+        first
+    }
+
+    /// The sweep forgets it when it ends.
+    pub(super) const fn leave(&mut self) {
+        self.swept.1 = true;
+    }
+
+    /// Whether it does.
+    pub(super) const fn leaves(&self) -> bool {
+        self.swept.1
     }
 
     /// Whether [`Self::close`] has something to do.

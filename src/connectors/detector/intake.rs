@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::bucket::Kind;
 use super::core::{Feed, Item};
-use super::key::{Key, shard_of};
+use super::key::Key;
 use super::points::{self, Names};
 use crate::model::{
     Batch, Environment, Observation, Observations, Payload, ServiceVersion, Signal, SourceId, Telemetry, UnixNanos,
@@ -116,7 +116,7 @@ impl Intake {
             if last_bucket.replace(bucket) != Some(bucket) {
                 buckets.insert(bucket);
             }
-            if let Some(shard) = shards.get_mut(shard_of(&item.entity, self.shards)) {
+            if let Some(shard) = shards.get_mut(item.entity.shard(self.shards)) {
                 shard.push(item);
             }
         }
@@ -151,5 +151,5 @@ impl Feed {
 
 fn item(observation: Observation) -> Item {
     let Observation { entity, metric, unit, time, measure } = observation;
-    Item { kind: Kind::of(&measure), entity, metric, unit, time, measure, covers: 0.0, records: 1 }
+    Item { kind: Kind::of(&measure), entity: entity.into(), metric, unit, time, measure, covers: 0.0, records: 1 }
 }

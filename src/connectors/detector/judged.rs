@@ -7,6 +7,7 @@ use super::training::Judge;
 use crate::model::UnixNanos;
 
 /// A value that was judged.
+#[derive(Debug)]
 pub(super) struct Judged {
     pub(super) bucket: u64,
     pub(super) taken: Taken,

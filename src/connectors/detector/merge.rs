@@ -30,8 +30,6 @@ pub(super) struct Found {
     pub(super) series: usize,
     /// The command was to begin this checkpoint.
     pub(super) checkpoint: Option<u64>,
-    /// Buckets were closed. Until that happens again little changes, so that a checkpoint is best begun now.
-    pub(super) swept: bool,
 }
 
 impl Found {
@@ -53,7 +51,6 @@ impl Found {
             // All shards follow the same sources.
             all.until = all.until.max(part.until);
             all.checkpoint = all.checkpoint.max(part.checkpoint);
-            all.swept |= part.swept;
         }
         anomaly::sort(&mut all.anomalies);
         all.unusual.sort_unstable();

@@ -20,6 +20,7 @@ mod reading;
 mod rules;
 mod shard;
 mod state;
+mod sweep;
 mod teller;
 #[cfg(test)]
 mod tests;
@@ -38,7 +39,7 @@ use tokio::time::MissedTickBehavior;
 use self::checkpoint::Outcome;
 pub use self::config::Config;
 pub use self::incidents::{AlertsConfig, IncidentsConfig, Per};
-use self::journal::{Checkpointing, Machine, Recovered, Recovery, Schedule, Started, Work, Writer};
+use self::journal::{Checkpointing, Machine, Recovered, Recovery, Schedule, Started, Volume, Work, Writer};
 pub use self::journal::{Replayed, replay, rewrite};
 pub use self::rules::{Amount, Deployments, Direction, Maintenance, Match, Rule};
 use self::teller::Sink;
@@ -192,14 +193,14 @@ impl Connector for Detector {
         let (Some((recovered, outbox)), Some(learning)) = (self.recovered.take(), self.learning.take()) else {
             return Err(ComponentError::new("the detector was not started"));
         };
-        let Recovered { machine, log, .. } = recovered;
-        let Machine { feeder, reports, written, sweeps, ending, due } = machine;
+        let Recovered { machine, log, observations, .. } = recovered;
+        let Machine { feeder, reports, written, sweeping, ending, due } = machine;
         let durable = log.is_some();
         let checkpoints = state::checkpoints(&self.context).map(|all| {
             let services = &self.context.services;
             let bytes = services.input_log.map_or(u64::MAX, |log| log.max_size / 4);
-            let since = log.as_ref().map_or(0, Log::size);
-            let schedule = Schedule::new(services.checkpoint_interval, bytes, since, sweeps, written.clone());
+            let since = Volume { bytes: log.as_ref().map_or(0, Log::size), observations };
+            let schedule = Schedule::new(services.checkpoint_interval, bytes, since, sweeping, written.clone());
             let newest = all.list().ok().and_then(|all| all.first().copied());
             Checkpointing { schedule, reports: reports.clone(), newest, own: false }
         });

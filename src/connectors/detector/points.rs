@@ -15,7 +15,7 @@ use hashbrown::HashSet;
 
 use super::bucket::Kind;
 use super::core::Item;
-use super::key::Key;
+use super::key::{Key, Who};
 use crate::model::{
     AttributeRange, Attributes, Distribution, Entity, Measure, Metric, MetricKind, Point, PointValue, Points, Reading,
     ServiceVersion, Symbols, Temporality, UnixNanos, Value, VersionsSeen,
@@ -38,10 +38,10 @@ const INSTANCE: [&str; 3] = ["service.instance.id", "k8s.pod.name", "host.name"]
 /// What is kept between batches, so that what repeats is stored once.
 #[derive(Debug)]
 pub(super) struct Names {
-    entities: Cache<Arc<Entity>>,
+    entities: Cache<Who>,
     texts: Cache<Arc<str>>,
     /// Entities that shards hold already and nobody has met since.
-    restored: HashSet<Arc<Entity>>,
+    restored: HashSet<Who>,
     key: String,
 }
 
@@ -155,7 +155,7 @@ impl Names {
     /// lies all over the memory.
     pub(super) fn restore<'a>(&mut self, keys: impl Iterator<Item = &'a Key>) {
         for key in keys.filter(|key| key.entity.operation.is_none() && key.entity.kind.is_none()) {
-            self.restored.insert(Arc::clone(&key.entity));
+            self.restored.insert(key.entity.clone());
             for text in [&key.metric, &key.unit] {
                 if self.texts.get(text).is_none() {
                     self.texts.insert(text, Arc::clone(text), text.len());
@@ -175,7 +175,7 @@ impl Names {
     }
 
     /// Whose point it is. Nothing is allocated for an entity that is known.
-    fn entity(&mut self, points: &Points, point: &Point, quantile: Option<f64>) -> Arc<Entity> {
+    fn entity(&mut self, points: &Points, point: &Point, quantile: Option<f64>) -> Who {
         let (symbols, attributes) = (&points.symbols, &points.attributes);
         let service = attributes.text(symbols, point.resource, &["service.name"]).unwrap_or(UNKNOWN_SERVICE);
         let instance = attributes.text(symbols, point.resource, &INSTANCE);
@@ -196,20 +196,20 @@ impl Names {
             let _ = write!(self.key, "quantile\0{quantile}\0");
         }
         if let Some(known) = self.entities.get(self.key.as_str()) {
-            return Arc::clone(known);
+            return known.clone();
         }
         let mut of_point = texts(symbols, attributes, point.attributes);
         if let Some(quantile) = quantile {
             of_point.push(("quantile".to_owned(), quantile.to_string()));
         }
         of_point.sort_unstable();
-        let entity = Entity {
+        let entity = Who::from(Entity {
             instance: instance.map(|i| clip(i, MAX_TEXT).to_owned()),
             attributes: of_point,
             ..Entity::service(clip(service, MAX_TEXT))
-        };
-        let entity = self.restored.take(&entity).unwrap_or_else(|| Arc::new(entity));
-        self.entities.insert(&self.key, Arc::clone(&entity), size_of::<Entity>() + entity.heap());
+        });
+        let entity = self.restored.take(&entity).unwrap_or(entity);
+        self.entities.insert(&self.key, entity.clone(), size_of::<Entity>() + entity.heap());
         entity
     }
 }
@@ -306,7 +306,7 @@ mod tests {
         let mut names = Names::default();
         let measured = measure(&points, &mut names);
         assert_eq!(measured.items[0].entity.key(), "cart@cart-1 {a=true,z=1}");
-        assert!(Arc::ptr_eq(&measured.items[0].entity, &measure(&points, &mut names).items[1].entity));
+        assert!(Arc::ptr_eq(measured.items[0].entity.entity(), measure(&points, &mut names).items[1].entity.entity()));
     }
 
     #[test]
@@ -318,7 +318,7 @@ mod tests {
         let mut names = Names::default();
         names.restore(std::iter::once(&key));
         let again = item(&mut names);
-        assert!(Arc::ptr_eq(&again.entity, &key.entity));
+        assert!(Arc::ptr_eq(again.entity.entity(), key.entity.entity()));
         assert!(Arc::ptr_eq(&again.metric, &key.metric) && Arc::ptr_eq(&again.unit, &key.unit));
     }
 

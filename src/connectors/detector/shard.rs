@@ -1,6 +1,9 @@
 //! A shard is one thread that owns its series: no locks, no sharing.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -14,6 +17,14 @@ use crate::pipeline::{Counters, Flight};
 
 /// Feeds that wait in front of a shard before the detector's input waits.
 const QUEUE: usize = 64;
+
+/// For so long commands wait for a sweep at once: long enough that it comes to its end before the next one is due, also
+/// where history is learnt much faster than real time and every group has to be written to a checkpoint first.
+const SLICE: Duration = Duration::from_millis(10);
+/// Groups between two looks at the clock: that many are done even if the processor is busy with something else meanwhile.
+const AT_ONCE: usize = 256;
+/// With so many commands behind it whose outcome cannot be told, a sweep is brought to its end.
+const BEHIND: usize = 4096;
 
 /// The series in each state are counted once in this many nanoseconds.
 const COUNTED: u64 = 15 * UnixNanos::SECOND;
@@ -67,6 +78,8 @@ pub(super) struct Shared {
     pub(super) reports: mpsc::Sender<Report>,
     /// Where the pieces of checkpoints go.
     pub(super) pieces: mpsc::Sender<Piece>,
+    /// How many shards are in a sweep.
+    pub(super) sweeping: Arc<AtomicUsize>,
     /// What lies before is history: learnt, not reported.
     pub(super) live_from: UnixNanos,
 }
@@ -93,12 +106,16 @@ impl From<mpsc::error::SendError<Report>> for Unheard {
 fn run(shard: usize, mut core: Core, mut steps: mpsc::Receiver<Step>, shared: &Shared) -> Result<(), Unheard> {
     let mut counted = 0;
     let mut saver = Saver::new(shared.pieces.clone());
-    // All shards are told the same commands in the same order, so they number them alike.
-    let mut number = 0;
+    let mut telling = Telling { shard, shared, number: 0, waiting: None, behind: VecDeque::new() };
     loop {
-        let Step { at, command, room: _room } = if saver.owes() {
+        let Step { at, command, room: _room } = if core.sweeps_on() || saver.owes() {
             match steps.try_recv() {
                 Ok(step) => step,
+                Err(TryRecvError::Empty) if core.sweeps_on() => {
+                    telling.sweep(&mut core, SLICE)?;
+                    saver.between(&mut core);
+                    continue;
+                }
                 Err(TryRecvError::Empty) => {
                     saver.idle(&mut core);
                     continue;
@@ -109,9 +126,13 @@ fn run(shard: usize, mut core: Core, mut steps: mpsc::Receiver<Step>, shared: &S
             let Some(step) = steps.blocking_recv() else { break };
             step
         };
+        if !matches!(command, Command::Feed(..) | Command::Tick(_) | Command::Growth(_)) {
+            // It looks at all groups.
+            telling.sweep(&mut core, Duration::MAX)?;
+        }
         let outcome = match command {
             Command::Feed(feed, mut flight) => {
-                let outcome = core.observe(feed);
+                let outcome = core.feed(feed);
                 for (&reason, &records) in &outcome.dropped {
                     flight.dropped(records, reason);
                 }
@@ -129,7 +150,7 @@ fn run(shard: usize, mut core: Core, mut steps: mpsc::Receiver<Step>, shared: &S
                     counted = now.0 / COUNTED;
                     shared.counters.levels(shard, rules::count(&core));
                 }
-                core.tick(now)
+                core.clock(now)
             }
             Command::Growth(growth) => {
                 core.set_growth(growth);
@@ -146,14 +167,79 @@ fn run(shard: usize, mut core: Core, mut steps: mpsc::Receiver<Step>, shared: &S
                 Outcome { found: Found { checkpoint: Some(index), ..Found::default() }, ..Outcome::default() }
             }
         };
-        let found = Found { at, series: core.series(), ..report(outcome, shared) };
-        shared.reports.blocking_send(Report::Found { shard, command: number, found })?;
-        number += 1;
+        telling.tell(&mut core, at, outcome)?;
+        let many = telling.behind.len() >= BEHIND;
+        telling.sweep(&mut core, if many { Duration::MAX } else { SLICE })?;
         saver.between(&mut core);
     }
+    telling.sweep(&mut core, Duration::MAX)?;
     // Where nobody writes any more, that is told by whoever waits for it.
     saver.finish(&mut core);
     Ok(shared.reports.blocking_send(Report::Ended)?)
+}
+
+/// Tells what came of commands, in their order: of one with a sweep, and of all behind it, when the sweep is over.
+struct Telling<'a> {
+    shard: usize,
+    shared: &'a Shared,
+    /// Of the next command. All shards are told the same commands in the same order, so they number them alike.
+    number: u64,
+    /// The command whose sweep is going on, by the index of its entry.
+    waiting: Option<(u64, Outcome)>,
+    /// What came of those behind it.
+    behind: VecDeque<Found>,
+}
+
+impl Telling<'_> {
+    /// What came of the next command.
+    fn tell(&mut self, core: &mut Core, at: u64, outcome: Outcome) -> Result<(), Unheard> {
+        if let Some(earlier) = core.take_earlier() {
+            self.swept(core, earlier)?;
+        }
+        if self.waiting.is_some() {
+            self.behind.push_back(Found { at, ..report(outcome, self.shared) });
+        } else if core.sweeps_on() {
+            self.waiting = Some((at, outcome));
+            self.shared.sweeping.fetch_add(1, Relaxed);
+        } else {
+            self.send(core, Found { at, ..report(outcome, self.shared) })?;
+        }
+        Ok(())
+    }
+
+    /// Goes on with the sweep for about so long.
+    fn sweep(&mut self, core: &mut Core, time: Duration) -> Result<(), Unheard> {
+        let began = Instant::now();
+        while core.sweeps_on() {
+            if let Some(rest) = core.sweep_on(AT_ONCE) {
+                self.swept(core, rest)?;
+            }
+            if began.elapsed() >= time {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The sweep is over, and this came of it.
+    fn swept(&mut self, core: &Core, rest: Outcome) -> Result<(), Unheard> {
+        if let Some((at, mut outcome)) = self.waiting.take() {
+            self.shared.sweeping.fetch_sub(1, Relaxed);
+            outcome.join(rest);
+            self.send(core, Found { at, ..report(outcome, self.shared) })?;
+        }
+        while let Some(found) = self.behind.pop_front() {
+            self.send(core, found)?;
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, core: &Core, found: Found) -> Result<(), Unheard> {
+        let found = Found { series: core.series(), ..found };
+        self.shared.reports.blocking_send(Report::Found { shard: self.shard, command: self.number, found })?;
+        self.number += 1;
+        Ok(())
+    }
 }
 
 /// Counts what came of a command; what is to be told of it.

@@ -1,8 +1,6 @@
 //! Behind the shards: what they find comes together, becomes incidents, and goes on.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use tokio::sync::mpsc;
 
@@ -40,8 +38,6 @@ pub(super) struct Teller<S> {
     pub(super) pieces: Pieces,
     pub(super) sink: S,
     pub(super) shards: usize,
-    /// Counts the sweeps: right after one is the best moment to begin a checkpoint.
-    pub(super) sweeps: Arc<AtomicU64>,
 }
 
 impl<S: Sink> Teller<S> {
@@ -67,9 +63,6 @@ impl<S: Sink> Teller<S> {
                     }
                     if let Some(index) = found.checkpoint {
                         self.checkpoint(index, &mut parts);
-                    }
-                    if found.swept {
-                        self.sweeps.fetch_add(1, Relaxed);
                     }
                     if found.is_empty() && found.until.is_none() {
                         continue;

@@ -18,7 +18,7 @@ use super::Config;
 use super::checkpoint::{self, tests::Chunks};
 use super::core::{Core, Feed, Outcome, Settings};
 use super::intake::Intake;
-use super::key::shard_of;
+use super::key::Who;
 use crate::config::Duration;
 use crate::model::{
     Anomaly, Entity, Environment, Measure, Observation, Observations, Payload, Reading, Signal, SourceId, SpanKind, UnixNanos,
@@ -126,6 +126,8 @@ struct Bench {
     late: u64,
     closed: u64,
     events: std::collections::BTreeMap<&'static str, u64>,
+    /// Where there is one, sweeps are done in slices, of sizes that it gives.
+    slices: Option<fastrand::Rng>,
 }
 
 impl Bench {
@@ -135,7 +137,8 @@ impl Bench {
         let now = UnixNanos::from_secs(now);
         let cores = (0..shards).map(|_| Core::new(Arc::clone(&settings), now)).collect();
         let intake = Intake::new(&environment(), shards, settings.timing.bucket);
-        Self { cores, intake, now, anomalies: Vec::new(), late: 0, closed: 0, events: std::collections::BTreeMap::new() }
+        let events = std::collections::BTreeMap::new();
+        Self { cores, intake, now, anomalies: Vec::new(), late: 0, closed: 0, events, slices: None }
     }
 
     fn account(&mut self, outcome: Outcome) {
@@ -149,10 +152,31 @@ impl Bench {
 
     fn feed(&mut self, items: Vec<Observation>) {
         let divided = self.intake.divide(payload(items), self.now);
-        let feeds: Vec<Feed> = divided.feeds;
+        self.feeds(divided.feeds);
+    }
+
+    fn feeds(&mut self, feeds: Vec<Feed>) {
         for (i, feed) in feeds.into_iter().enumerate() {
-            let outcome = self.cores[i].observe(feed);
+            let outcome = if self.slices.is_some() { self.cores[i].feed(feed) } else { self.cores[i].observe(feed) };
             self.account(outcome);
+            self.slice(i);
+        }
+    }
+
+    /// A slice of the sweep that is going on.
+    fn slice(&mut self, i: usize) {
+        let Some(slices) = &mut self.slices else { return };
+        let rest = self.cores[i].sweep_on(slices.usize(0..4));
+        for outcome in [self.cores[i].take_earlier(), rest].into_iter().flatten() {
+            self.account(outcome);
+        }
+    }
+
+    /// Brings all sweeps to their end.
+    fn settle(&mut self) {
+        for i in 0..self.cores.len() {
+            let rest = self.cores[i].sweep_on(usize::MAX);
+            rest.into_iter().for_each(|outcome| self.account(outcome));
         }
     }
 
@@ -174,8 +198,10 @@ impl Bench {
     fn tick(&mut self, second: u64) {
         self.now = UnixNanos::from_secs(second);
         for i in 0..self.cores.len() {
-            let outcome = self.cores[i].tick(self.now);
+            let now = self.now;
+            let outcome = if self.slices.is_some() { self.cores[i].clock(now) } else { self.cores[i].tick(now) };
             self.account(outcome);
+            self.slice(i);
         }
     }
 
@@ -217,7 +243,7 @@ impl Bench {
 fn far_from_one_shard(entities: usize, shards: usize) -> Vec<usize> {
     let mut counts = vec![0; shards];
     for i in 0..entities {
-        counts[shard_of(&Entity::service(&format!("service-{i}")), shards)] += 1;
+        counts[Who::from(Entity::service(&format!("service-{i}"))).shard(shards)] += 1;
     }
     counts
 }

@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use self::reader::CheckpointReader;
+use self::reader::Problem;
 pub use self::writer::CheckpointWriter;
 use super::{Files, StorageError};
 
@@ -36,6 +37,8 @@ const END_MARK: usize = 12;
 const KEPT: usize = 2;
 const PREFIX: &str = "checkpoint-";
 const UNFINISHED: &str = ".unfinished";
+/// The ending of one that is damaged.
+const DAMAGED: &str = ".damaged";
 
 /// The checkpoints of one folder.
 #[derive(Clone, Debug)]
@@ -81,7 +84,32 @@ impl Checkpoints {
     /// # Errors
     /// When it cannot be read, is of another format, or its beginning or end is damaged.
     pub fn open(&self, index: u64) -> Result<CheckpointReader, StorageError> {
-        CheckpointReader::new(self, index)
+        Ok(CheckpointReader::new(self, index)?)
+    }
+
+    /// Takes the checkpoint at `index` out of those that are kept if it is damaged, so that it pushes out none that is whole.
+    /// Where it is now, until there are two newer ones. `None` if its bytes are those that were written.
+    ///
+    /// # Errors
+    /// When it cannot be given another name.
+    pub fn set_aside(&self, index: u64) -> Result<Option<PathBuf>, StorageError> {
+        if !self.is_damaged(index) {
+            return Ok(None);
+        }
+        let path = self.path(index);
+        let aside = self.folder.join(format!("{PREFIX}{index:020}{DAMAGED}"));
+        let moved = self.files.rename(&path, &aside).and_then(|()| self.files.sync_folder(&self.folder));
+        moved.map_err(|e| self.error("set aside", &path, &e))?;
+        Ok(Some(aside))
+    }
+
+    fn is_damaged(&self, index: u64) -> bool {
+        let read_all = || {
+            let mut reader = CheckpointReader::new(self, index)?;
+            while reader.next_chunk()?.is_some() {}
+            Ok(())
+        };
+        matches!(read_all(), Err(Problem::Damaged(_)))
     }
 
     /// Removes what a crash left unfinished. Not while one is being written.
@@ -89,19 +117,28 @@ impl Checkpoints {
     /// # Errors
     /// When the folder cannot be read, or something cannot be removed from it.
     pub fn tidy(&self) -> Result<(), StorageError> {
-        let files = self.files.list(&self.folder).map_err(|e| self.error("read", &self.folder, &e))?;
-        for (name, _) in files.iter().filter(|(name, _)| name.starts_with(PREFIX) && name.ends_with(UNFINISHED)) {
-            let path = self.folder.join(name);
-            self.files.remove(&path).map_err(|e| self.error("remove", &path, &e))?;
-        }
-        Ok(())
+        self.remove_all(UNFINISHED)
     }
 
     /// Removes all but the newest, and what is left of those that could neither be written nor removed.
     fn trim(&self) -> Result<(), StorageError> {
         self.tidy()?;
-        for index in self.list()?.into_iter().skip(KEPT) {
+        let all = self.list()?;
+        if all.len() >= KEPT {
+            self.remove_all(DAMAGED)?;
+        }
+        for index in all.into_iter().skip(KEPT) {
             let path = self.path(index);
+            self.files.remove(&path).map_err(|e| self.error("remove", &path, &e))?;
+        }
+        Ok(())
+    }
+
+    /// Removes those with this ending.
+    fn remove_all(&self, ending: &str) -> Result<(), StorageError> {
+        let files = self.files.list(&self.folder).map_err(|e| self.error("read", &self.folder, &e))?;
+        for (name, _) in files.iter().filter(|(name, _)| name.starts_with(PREFIX) && name.ends_with(ending)) {
+            let path = self.folder.join(name);
             self.files.remove(&path).map_err(|e| self.error("remove", &path, &e))?;
         }
         Ok(())

@@ -6,6 +6,24 @@ use std::path::PathBuf;
 use super::{CHUNK_HEAD, Checkpoints, END, END_MARK, FORMAT, HEADER, MAGIC, checksum};
 use crate::storage::{ReadFile, StorageError};
 
+/// Why a checkpoint cannot be read.
+#[derive(Debug)]
+pub(super) enum Problem {
+    /// Its bytes are not those that were written.
+    Damaged(String),
+    /// Anything else: the disk does not give it, another version wrote it.
+    Other(StorageError),
+}
+
+impl From<Problem> for StorageError {
+    fn from(problem: Problem) -> Self {
+        match problem {
+            Problem::Damaged(sentence) => Self(sentence),
+            Problem::Other(error) => error,
+        }
+    }
+}
+
 /// The chunks of a checkpoint: kind and bytes of each. It was whole when it ends without an error.
 pub struct CheckpointReader {
     file: BufReader<Box<dyn ReadFile>>,
@@ -24,10 +42,10 @@ impl std::fmt::Debug for CheckpointReader {
 }
 
 impl CheckpointReader {
-    pub(super) fn new(checkpoints: &Checkpoints, index: u64) -> Result<Self, StorageError> {
+    pub(super) fn new(checkpoints: &Checkpoints, index: u64) -> Result<Self, Problem> {
         let path = checkpoints.path(index);
-        let mut file = checkpoints.files.read(&path).map_err(|e| checkpoints.error("read", &path, &e))?;
-        let failed = |e: std::io::Error| checkpoints.error("read", &path, &e);
+        let failed = |e: std::io::Error| Problem::Other(checkpoints.error("read", &path, &e));
+        let mut file = checkpoints.files.read(&path).map_err(failed)?;
         let length = file.seek(SeekFrom::End(0)).map_err(failed)?;
         file.seek(SeekFrom::Start(0)).map_err(failed)?;
         let mut reader = Self {
@@ -50,7 +68,7 @@ impl CheckpointReader {
         }
         if format != FORMAT.to_le_bytes() {
             let sentence = format!("`{}` is of another format: another version of anomalyd wrote it", reader.path.display());
-            return Err(StorageError(sentence));
+            return Err(Problem::Other(StorageError(sentence)));
         }
         if number != index.to_le_bytes() {
             return Err(reader.damaged("its header tells another index than its name"));
@@ -58,7 +76,8 @@ impl CheckpointReader {
         Ok(reader)
     }
 
-    fn next_chunk(&mut self) -> Result<Option<(u8, Vec<u8>)>, StorageError> {
+    /// The next chunk; none at the end.
+    pub(super) fn next_chunk(&mut self) -> Result<Option<(u8, Vec<u8>)>, Problem> {
         let [kind, a, b, c, d, sum @ ..]: [u8; CHUNK_HEAD] = self.exactly("end")?;
         let length = [a, b, c, d];
         let count = u32::from_le_bytes(length);
@@ -86,7 +105,7 @@ impl CheckpointReader {
         Ok(None)
     }
 
-    fn exactly<const N: usize>(&mut self, what: &str) -> Result<[u8; N], StorageError> {
+    fn exactly<const N: usize>(&mut self, what: &str) -> Result<[u8; N], Problem> {
         let mut bytes = [0; N];
         if self.left < N as u64 {
             return Err(self.damaged(&format!("it has no {what}")));
@@ -95,14 +114,15 @@ impl CheckpointReader {
         Ok(bytes)
     }
 
-    fn fill(&mut self, bytes: &mut [u8]) -> Result<(), StorageError> {
-        self.file.read_exact(bytes).map_err(|e| StorageError(format!("cannot read `{}`: {e}", self.path.display())))?;
+    fn fill(&mut self, bytes: &mut [u8]) -> Result<(), Problem> {
+        let failed = |e| Problem::Other(StorageError(format!("cannot read `{}`: {e}", self.path.display())));
+        self.file.read_exact(bytes).map_err(failed)?;
         self.left = self.left.saturating_sub(bytes.len() as u64);
         Ok(())
     }
 
-    fn damaged(&self, how: &str) -> StorageError {
-        StorageError(format!("`{}` is damaged: {how}", self.path.display()))
+    fn damaged(&self, how: &str) -> Problem {
+        Problem::Damaged(format!("`{}` is damaged: {how}", self.path.display()))
     }
 }
 
@@ -113,7 +133,7 @@ impl Iterator for CheckpointReader {
         if self.ended {
             return None;
         }
-        let next = self.next_chunk().transpose();
+        let next = self.next_chunk().map_err(StorageError::from).transpose();
         self.ended = !matches!(next, Some(Ok(_)));
         next
     }

@@ -93,6 +93,27 @@ fn what_is_wrong_with_a_file_is_told() {
 }
 
 #[test]
+fn a_damaged_one_is_set_aside_and_pushes_out_none_that_is_whole() {
+    let files = SimFiles::new(1);
+    let checkpoints = on(&files);
+    for index in 1..=3 {
+        write(&checkpoints, index, 9).unwrap();
+    }
+    assert_eq!(checkpoints.set_aside(3).unwrap(), None, "it is whole");
+    assert!(files.flip(&checkpoints.path(3), 400));
+    let aside = checkpoints.set_aside(3).unwrap().unwrap();
+    assert!(files.content(&aside).is_some() && checkpoints.list().unwrap() == [2]);
+    write(&checkpoints, 4, 9).unwrap();
+    assert_eq!(on(&files.power_cut()).list().unwrap(), [4, 2]);
+    let all = files.list(checkpoints.folder()).unwrap();
+    assert_eq!(all.len(), 2, "nobody needs the damaged one any more: {all:?}");
+    // What cannot be read today may be whole.
+    assert_eq!(checkpoints.set_aside(77).unwrap(), None);
+    files.put(&checkpoints.path(5), [&MAGIC[..], &9u32.to_le_bytes(), &[0; 12]].concat());
+    assert!(checkpoints.set_aside(5).unwrap().is_some(), "a header with another checksum");
+}
+
+#[test]
 fn a_disk_that_fails_leaves_the_one_before_in_force_and_can_be_written_again() {
     let faults: [fn(&SimFiles); 5] = [
         |files| files.faults(|f| f.free = Some(300)),

@@ -3,13 +3,16 @@
 //! After [`Kept::begin`] it owes every entry that it held then. [`Kept::pay`] writes some of them. There is no way to
 //! change or remove an entry but through this type, which writes one that is owed before it lets go of it; what is
 //! added later is not owed.
+//!
+//! Entries have places, the older ones the lower: who goes through all of them can stop anywhere and go on later.
 
 use std::hash::Hash;
 use std::ops::Deref;
 use std::time::{Duration, Instant};
 
-use hashbrown::HashMap;
-use hashbrown::hash_map::Entry as MapEntry;
+use hashbrown::DefaultHashBuilder;
+use indexmap::IndexMap;
+use indexmap::map::Entry as MapEntry;
 
 use super::encode::{Buffer, Chunks};
 
@@ -147,6 +150,11 @@ impl<K, V> Deref for Guarded<'_, K, V> {
 }
 
 impl<K, V: Record<K>> Guarded<'_, K, V> {
+    /// The entry, to change what is not written.
+    pub(crate) const fn unwritten(&mut self) -> &mut V {
+        &mut self.entry.value
+    }
+
     /// The entry, to be changed.
     pub(crate) fn change(&mut self) -> &mut V {
         self.writing.write(self.key, self.entry);
@@ -157,22 +165,34 @@ impl<K, V: Record<K>> Guarded<'_, K, V> {
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Kept<K, V> {
-    map: HashMap<K, Entry<V>>,
-    /// The entries of the moment, but for those that were passed.
-    owed: Vec<K>,
+    map: IndexMap<K, Entry<V>, DefaultHashBuilder>,
+    /// Nothing is owed before this place.
+    paid: usize,
     writing: Writing,
 }
 
 impl<K, V> Default for Kept<K, V> {
     fn default() -> Self {
-        Self { map: HashMap::new(), owed: Vec::new(), writing: Writing::default() }
+        Self { map: IndexMap::default(), paid: 0, writing: Writing::default() }
     }
 }
 
 impl<K: Clone + Eq + Hash, V: Record<K>> Kept<K, V> {
-    #[cfg(test)]
+    /// How many entries there are, and so the first place without one.
     pub(crate) fn len(&self) -> usize {
         self.map.len()
+    }
+
+    /// Where an entry is.
+    pub(crate) fn place(&self, key: &K) -> Option<usize> {
+        self.map.get_index_of(key)
+    }
+
+    /// The entry at a place. Places are the same until an entry is removed.
+    pub(crate) fn at(&mut self, place: usize) -> Option<(&K, Guarded<'_, K, V>)> {
+        let Self { map, writing, .. } = self;
+        let (key, entry) = map.get_index_mut(place)?;
+        Some((key, Guarded { key, entry, writing }))
     }
 
     pub(crate) fn get(&self, key: &K) -> Option<&V> {
@@ -190,9 +210,9 @@ impl<K: Clone + Eq + Hash, V: Record<K>> Kept<K, V> {
         Some(&mut entry.value)
     }
 
-    /// The part of the entry that changes often, to be changed.
-    pub(crate) fn change_front(&mut self, key: &K) -> Option<&mut V::Front> {
-        let entry = self.map.get_mut(key)?;
+    /// The part of the entry at a place that changes often, to be changed.
+    pub(crate) fn change_front(&mut self, place: usize) -> Option<&mut V::Front> {
+        let (key, entry) = self.map.get_index_mut(place)?;
         self.writing.write_front(key, entry);
         Some(entry.value.front())
     }
@@ -201,7 +221,7 @@ impl<K: Clone + Eq + Hash, V: Record<K>> Kept<K, V> {
     pub(crate) fn insert(&mut self, key: K, value: V) -> &mut V {
         self.remove(&key);
         let entry = Entry { value, written: self.writing.number, front: None };
-        &mut self.map.entry(key).insert(entry).into_mut().value
+        &mut self.map.entry(key).insert_entry(entry).into_mut().value
     }
 
     /// The entry, to be changed; an empty one where there was none.
@@ -224,20 +244,23 @@ impl<K: Clone + Eq + Hash, V: Record<K>> Kept<K, V> {
     }
 
     pub(crate) fn remove(&mut self, key: &K) {
-        if let Some(entry) = self.map.get_mut(key) {
+        if let Some((place, _, entry)) = self.map.get_full_mut(key) {
             self.writing.write(key, entry);
-            self.map.remove(key);
+            self.map.swap_remove_index(place);
+            // The last one has its place now.
+            self.paid = self.paid.min(place);
         }
     }
 
     /// Looks at all entries, and removes those for which `keep` is false.
     pub(crate) fn retain(&mut self, mut keep: impl FnMut(&K, &mut Guarded<'_, K, V>) -> bool) {
-        let Self { map, writing, .. } = self;
+        let Self { map, writing, paid } = self;
         map.retain(|key, entry| {
             let mut guarded = Guarded { key, entry, writing: &mut *writing };
             let keep = keep(key, &mut guarded);
             if !keep {
                 guarded.change();
+                *paid = 0;
             }
             keep
         });
@@ -256,12 +279,10 @@ impl<K: Clone + Eq + Hash, V: Record<K>> Owing for Kept<K, V> {
     fn begin(&mut self) {
         let number = self.writing.number + 1;
         self.writing = Writing { number, left: self.map.len(), ..Writing::default() };
-        self.owed.clear();
-        self.owed.extend(self.map.keys().cloned());
+        self.paid = 0;
     }
 
     fn give_up(&mut self) {
-        self.owed = Vec::new();
         self.writing = Writing { number: self.writing.number, ..Writing::default() };
     }
 
@@ -271,13 +292,9 @@ impl<K: Clone + Eq + Hash, V: Record<K>> Owing for Kept<K, V> {
             if self.writing.left == 0 || self.writing.chunks.bytes() >= until {
                 break;
             }
-            let Some(key) = self.owed.pop() else { break };
-            if let Some(entry) = self.map.get_mut(&key) {
-                self.writing.write(&key, entry);
-            }
-        }
-        if self.writing.left == 0 {
-            self.owed = Vec::new();
+            let Some((key, entry)) = self.map.get_index_mut(self.paid) else { break };
+            self.writing.write(key, entry);
+            self.paid += 1;
         }
     }
 

@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use super::super::core::{Core, Settings};
 use super::super::group::{self, Group};
 use super::super::joint::{SavedEntity, SavedSiblings};
-use super::super::key::{Key, VERSION, shard_of};
+use super::super::key::{Key, VERSION};
 use super::super::state::SavedKey;
 use super::{FORMAT, Head, Kind, Shared};
 use crate::model::UnixNanos;
@@ -151,21 +151,21 @@ pub(in super::super) fn load(
                     for (mut key, group) in groups {
                         key.metric = shared_text(&mut texts, key.metric);
                         key.unit = shared_text(&mut texts, key.unit);
-                        if let Some(core) = cores.get_mut(shard_of(&key.entity, settings.len())) {
+                        if let Some(core) = cores.get_mut(key.entity.shard(settings.len())) {
                             core.restore(key, group);
                         }
                     }
                 }
                 Contents::Siblings(all) => {
                     for saved in all {
-                        if let Some(core) = cores.get_mut(shard_of(&saved.entity(), settings.len())) {
+                        if let Some(core) = cores.get_mut(saved.shard(settings.len())) {
                             core.joint.restore_siblings(saved);
                         }
                     }
                 }
                 Contents::Entities(all) => {
                     for saved in all {
-                        if let Some(core) = cores.get_mut(shard_of(&saved.entity(), settings.len())) {
+                        if let Some(core) = cores.get_mut(saved.shard(settings.len())) {
                             core.joint.restore_entity(saved);
                         }
                     }
@@ -240,8 +240,8 @@ fn contents(kind: Kind, bytes: &[u8]) -> Decoded {
         Kind::Head => return Err(LoadError::Damaged("it has two heads".to_owned())),
         Kind::Shared => Contents::Shared(decoded(bytes)?),
         Kind::Groups => {
-            let groups: Vec<(SavedKey, group::Waiting, group::Learnt)> = all(bytes)?;
-            let group = |(key, waiting, learnt): (SavedKey, _, _)| (key.into_key(), Group::restored(waiting, learnt));
+            let groups: Vec<(SavedKey<'_>, group::Waiting, group::Learnt)> = all(bytes)?;
+            let group = |(key, waiting, learnt): (SavedKey<'_>, _, _)| (key.into_key(), Group::restored(waiting, learnt));
             Contents::Groups(groups.into_iter().map(group).collect())
         }
         Kind::Siblings => Contents::Siblings(all(bytes)?),

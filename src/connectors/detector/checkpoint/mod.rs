@@ -2,7 +2,8 @@
 //!
 //! A checkpoint is the state of all shards as of one command. From that command on a shard owes it: it writes its
 //! entries in small slices between the commands that follow, and whatever is about to change before its turn is written
-//! first ([`kept`]). So no shard ever stops to write, and what is written is as if it had.
+//! first ([`kept`]). A sweep, which changes everything, goes on in slices as well (`sweep`). So no shard ever stops to write,
+//! and what is written is as if it had.
 //!
 //! | file | what |
 //! |---|---|

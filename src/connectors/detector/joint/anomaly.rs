@@ -1,7 +1,5 @@
 //! What is found jointly becomes anomalies: their ids, their numbers, their sentences.
 
-use std::sync::Arc;
-
 use detection::{Carrier, Direction as Way, PeerModel, Quantity};
 
 use super::super::anomaly::Finder;
@@ -95,8 +93,7 @@ pub(super) fn of_entity(finder: &Finder<'_>, found: &entities::Found, settings: 
     let window = window(*bucket, finder.bucket);
     let surprise = -finding.probability.max(f64::MIN_POSITIVE).log10();
     // Neither a unit nor a signal of its own: the id must not depend on who carries it.
-    let key =
-        Key { entity: Arc::clone(entity), metric: ENTITY.into(), kind: Kind::Gauge, unit: "".into(), signal: Signal::Metrics };
+    let key = Key { entity: entity.clone(), metric: ENTITY.into(), kind: Kind::Gauge, unit: "".into(), signal: Signal::Metrics };
     let samples = carriers.first().map_or(0.0, |(_, shown)| shown.taken.samples);
     Anomaly {
         id: finder.id(ENTITY, &key, JOINT, Some(window)),

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
 
 use detection::{Carrier, Channel, EntityFinding, MOST_CHANNELS, Parameters, Quantity, Verdict};
 use hashbrown::HashSet;
@@ -11,7 +10,7 @@ use hashbrown::HashSet;
 use super::super::bucket::{Function, Taken};
 use super::super::checkpoint::Kept;
 use super::super::judged::Judged;
-use super::super::key::Key;
+use super::super::key::{Key, Who};
 use super::collector::Collector;
 use super::{Events, RECENT, Settings};
 use crate::model::{Entity, UnixNanos};
@@ -29,17 +28,17 @@ pub(super) const FAR: f64 = 3.0;
 
 /// An entity in which attributes do not count: they tell its series apart.
 #[derive(Clone, Debug)]
-pub(super) struct Whole(pub(super) Arc<Entity>);
+pub(super) struct Whole(pub(super) Who);
 
 impl Whole {
-    fn parts(&self) -> impl Ord + Hash {
+    fn parts(&self) -> impl Eq {
         (&self.0.service, &self.0.instance, &self.0.operation, self.0.kind)
     }
 }
 
 impl PartialEq for Whole {
     fn eq(&self, other: &Self) -> bool {
-        self.parts() == other.parts()
+        self.0.bare() == other.0.bare() && self.parts() == other.parts()
     }
 }
 
@@ -47,7 +46,7 @@ impl Eq for Whole {}
 
 impl Hash for Whole {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.parts().hash(state);
+        state.write_u64(self.0.bare());
     }
 }
 
@@ -86,7 +85,7 @@ pub(super) struct Joint {
 
 /// What was found about an entity.
 pub(super) struct Found {
-    pub(super) entity: Arc<Entity>,
+    pub(super) entity: Who,
     pub(super) bucket: u64,
     pub(super) finding: EntityFinding,
     /// What the series that carry it show, with their shares; the strongest first.
@@ -100,7 +99,7 @@ pub(super) struct AllEntities(pub(super) Kept<Whole, Joint>);
 impl AllEntities {
     /// What a group of series shows; `horizon` as in [`Collector::hold`].
     pub(super) fn take(&mut self, key: &Key, horizon: u64, judged: &[Judged]) {
-        let whole = Whole(Arc::clone(&key.entity));
+        let whole = Whole(key.entity.clone());
         if judged.is_empty() {
             if let Some(joint) = self.0.get(&whole) {
                 joint.collector.hold(horizon);
@@ -122,7 +121,7 @@ impl AllEntities {
 
     /// The series of `key` are forgotten, and the entity with its last one.
     pub(super) fn forget(&mut self, key: &Key) {
-        let whole = Whole(Arc::clone(&key.entity));
+        let whole = Whole(key.entity.clone());
         let Some(joint) = self.0.change(&whole) else { return };
         joint.series.retain(|(other, _), _| other != key);
         if !joint.collector.pending.is_empty() {
@@ -207,7 +206,7 @@ impl Joint {
             *events.entry("entities_too_small").or_default() += 1;
             return None;
         }
-        let entity = Arc::new(Entity { attributes: Vec::new(), ..Entity::clone(entity) });
+        let entity = Who::from(Entity { attributes: Vec::new(), ..Entity::clone(entity) });
         Some(Found { entity, bucket, finding, carriers })
     }
 

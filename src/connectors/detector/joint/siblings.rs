@@ -3,7 +3,6 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
 
 use detection::{MAX_PEERS, PeerFinding, PeerGroup, PeerValue};
 use serde::{Deserialize, Serialize};
@@ -11,10 +10,10 @@ use serde::{Deserialize, Serialize};
 use super::super::bucket::{Function, Taken};
 use super::super::checkpoint::Kept;
 use super::super::judged::Judged;
-use super::super::key::Key;
+use super::super::key::{Key, Who};
 use super::collector::Collector;
 use super::{Events, RECENT, Settings};
-use crate::model::{Entity, UnixNanos};
+use crate::model::UnixNanos;
 
 /// A key in which the instance does not count.
 #[derive(Clone, Debug)]
@@ -22,20 +21,20 @@ pub(super) struct Siblings(pub(super) Key);
 
 impl Siblings {
     /// What tells a group of siblings from others.
-    fn parts(&self) -> impl Eq + Hash {
+    fn parts(&self) -> impl Eq {
         let Key { entity, metric, kind, unit, signal } = &self.0;
-        ((&entity.service, &entity.operation, entity.kind, &entity.attributes), (metric, unit, *kind, *signal))
+        ((metric, unit, *kind, *signal), (&entity.service, &entity.operation, entity.kind, &entity.attributes))
     }
 
     /// The key of one of them.
-    pub(super) fn member(&self, entity: Arc<Entity>) -> Key {
+    pub(super) fn member(&self, entity: Who) -> Key {
         Key { entity, ..self.0.clone() }
     }
 }
 
 impl PartialEq for Siblings {
     fn eq(&self, other: &Self) -> bool {
-        self.parts() == other.parts()
+        self.0.entity.anyone() == other.0.entity.anyone() && self.parts() == other.parts()
     }
 }
 
@@ -43,14 +42,15 @@ impl Eq for Siblings {}
 
 impl Hash for Siblings {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.parts().hash(state);
+        let Key { entity, metric, kind, unit, signal } = &self.0;
+        (entity.anyone(), metric, unit, kind, signal).hash(state);
     }
 }
 
 /// What one instance shows in one bucket.
 #[derive(Clone, Debug)]
 pub(super) struct Shown {
-    pub(super) entity: Arc<Entity>,
+    pub(super) entity: Who,
     /// Place of the function in those of the kind.
     pub(super) function: u8,
     pub(super) value: f64,
@@ -131,7 +131,7 @@ impl AllSiblings {
             // Who has sent nothing is gone, not different.
             if taken.samples > 0.0 || !key.kind.absence_is_zero() {
                 let (value, samples, found) = (taken.value, taken.samples, verdict.finding.is_some());
-                let shown = Shown { entity: Arc::clone(&key.entity), function, value, samples, found };
+                let shown = Shown { entity: key.entity.clone(), function, value, samples, found };
                 group.collector.add(*bucket, shown);
             }
         }
@@ -220,7 +220,7 @@ impl Learnt {
             };
             let Some(one) = shown.iter().find(of) else { continue };
             let taken = Taken { function, value: one.value, samples: one.samples };
-            found.push(Found { key: siblings.member(Arc::clone(&one.entity)), bucket, taken, finding });
+            found.push(Found { key: siblings.member(one.entity.clone()), bucket, taken, finding });
         }
     }
 }

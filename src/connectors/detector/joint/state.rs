@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use detection::{COMPONENTS, Verdict};
 use hashbrown::HashSet;
@@ -10,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::bucket::{Function, Taken};
 use super::super::checkpoint::{Buffer, Record};
-use super::super::key::Key;
+use super::super::key::{Key, shard_of};
 use super::super::state::SavedKey;
 use super::Stage;
 use super::collector::Collector;
@@ -23,14 +22,14 @@ use crate::model::{Entity, SpanKind};
 pub(in super::super) struct SavedEntity<'a> {
     who: SavedWhole,
     next: u64,
-    pending: Vec<(u64, Vec<SavedValue>)>,
+    pending: Vec<(u64, Vec<SavedValue<'a>>)>,
     learnt: Cow<'a, Option<Box<detection::Entity>>>,
-    series: Vec<(SavedKey, Function, u32, Option<u64>)>,
+    series: Vec<(SavedKey<'a>, Function, u32, Option<u64>)>,
     next_index: u32,
 }
 
 /// An entity without attributes. The entity's own encoding leaves out what is empty, which this store cannot read.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 struct SavedWhole {
     service: String,
     instance: Option<String>,
@@ -40,8 +39,8 @@ struct SavedWhole {
 
 /// A value that waits, and its verdict.
 #[derive(Serialize, Deserialize)]
-struct SavedValue {
-    key: SavedKey,
+struct SavedValue<'a> {
+    key: SavedKey<'a>,
     function: Function,
     value: f64,
     samples: f64,
@@ -57,7 +56,7 @@ struct SavedValue {
 #[derive(Serialize, Deserialize)]
 pub(in super::super) struct SavedSiblings<'a> {
     /// Without instance.
-    key: SavedKey,
+    key: SavedKey<'a>,
     next: u64,
     pending: Vec<(u64, Vec<SavedShown>)>,
     learnt: Cow<'a, Learnt>,
@@ -123,16 +122,16 @@ impl Record<Whole> for Joint {
 /// The key of siblings, the same whichever of them was the first.
 fn nameless(siblings: &Siblings) -> Key {
     let Key { entity, .. } = &siblings.0;
-    siblings.member(Arc::new(Entity { instance: None, ..Entity::clone(entity) }))
+    siblings.member(Entity { instance: None, ..Entity::clone(entity) }.into())
 }
 
 impl<'a> SavedSiblings<'a> {
-    /// Whose it is.
-    pub(in super::super) fn entity(&self) -> Entity {
-        self.key.entity()
+    /// The shard that it belongs to.
+    pub(in super::super) fn shard(&self, shards: usize) -> usize {
+        self.key.shard(shards)
     }
 
-    fn new(key: &Key, group: &'a Group) -> Self {
+    fn new(key: &'a Key, group: &'a Group) -> Self {
         let pending = group.collector.pending.iter().map(|(bucket, shown)| {
             let mut all: Vec<SavedShown> = shown
                 .iter()
@@ -158,7 +157,7 @@ impl<'a> SavedSiblings<'a> {
     fn into_parts(self) -> (Siblings, Collector<Shown>, Learnt) {
         let key = self.key.into_key();
         let shown = |s: SavedShown| Shown {
-            entity: Arc::new(Entity { instance: s.instance, ..Entity::clone(&key.entity) }),
+            entity: Entity { instance: s.instance, ..Entity::clone(&key.entity) }.into(),
             function: s.function,
             value: s.value,
             samples: s.samples,
@@ -171,9 +170,10 @@ impl<'a> SavedSiblings<'a> {
 }
 
 impl<'a> SavedEntity<'a> {
-    /// Whose it is.
-    pub(in super::super) fn entity(&self) -> Entity {
-        self.who.clone().into_entity()
+    /// The shard that it belongs to.
+    pub(in super::super) fn shard(&self, shards: usize) -> usize {
+        let SavedWhole { service, operation, kind, .. } = &self.who;
+        shard_of(service, operation.as_deref(), *kind, shards)
     }
 
     fn new(entity: Entity, joint: &'a Joint) -> Self {
@@ -209,7 +209,7 @@ impl<'a> SavedEntity<'a> {
             next: self.next_index,
             gone: HashSet::new(),
         };
-        (Whole(Arc::new(self.who.into_entity())), joint)
+        (Whole(self.who.into_entity().into()), joint)
     }
 }
 
@@ -220,8 +220,8 @@ impl SavedWhole {
     }
 }
 
-impl SavedValue {
-    fn new(shown: &entities::Shown) -> Self {
+impl<'a> SavedValue<'a> {
+    fn new(shown: &'a entities::Shown) -> Self {
         let entities::Shown { key, taken, verdict, found } = shown;
         Self {
             key: SavedKey::new(key),

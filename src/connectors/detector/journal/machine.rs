@@ -1,7 +1,7 @@
 //! A detector at work: its shards, what is behind them, and who writes its checkpoints.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::AtomicUsize;
 
 use detection::Job;
 use tokio::sync::{mpsc, watch};
@@ -56,8 +56,8 @@ pub(in super::super) struct Machine<S> {
     pub(in super::super) reports: mpsc::Sender<Report>,
     /// What became of the last checkpoint.
     pub(in super::super) written: watch::Receiver<Option<Outcome>>,
-    /// Counts the sweeps of the shards.
-    pub(in super::super) sweeps: Arc<AtomicU64>,
+    /// How many shards are in a sweep.
+    pub(in super::super) sweeping: Arc<AtomicUsize>,
     pub(in super::super) ending: Ending<S>,
     /// Models that are due for training.
     pub(in super::super) due: mpsc::Receiver<Job>,
@@ -90,20 +90,25 @@ impl<S: Sink + 'static> Machine<S> {
         let (reports, heard) = mpsc::channel(4 * count);
         let (writer, pieces, written) = Writer::new(context, state::checkpoints(context), count, bucket);
         let writing = tokio::task::spawn_blocking(move || writer.run());
-        let shared =
-            Shared { counters: Arc::clone(&context.counters), reports: reports.clone(), pieces: pieces.sender(), live_from };
+        let sweeping = Arc::new(AtomicUsize::new(0));
+        let shared = Shared {
+            counters: Arc::clone(&context.counters),
+            reports: reports.clone(),
+            pieces: pieces.sender(),
+            sweeping: Arc::clone(&sweeping),
+            live_from,
+        };
         let mut shards = Vec::with_capacity(count);
         for (number, core) in cores.into_iter().enumerate() {
             let started = shard::start(number, core, shared.clone());
             shards.push(started.map_err(|e| ComponentError(format!("cannot start thread {number} of the detector: {e}")))?);
         }
         drop(shared);
-        let sweeps = Arc::new(AtomicU64::new(0));
         context.counters.gauge("series_limit", config.max_series as f64);
-        let teller = Teller { context: context.clone(), incidents, pieces, sink, shards: count, sweeps: Arc::clone(&sweeps) };
+        let teller = Teller { context: context.clone(), incidents, pieces, sink, shards: count };
         let telling = tokio::task::spawn_blocking(move || teller.run(heard));
         let feeder = Feeder::new(shards, intake, known, now, next);
-        Ok(Self { feeder, reports, written, sweeps, ending: Ending { telling, writing }, due })
+        Ok(Self { feeder, reports, written, sweeping, ending: Ending { telling, writing }, due })
     }
 }
 

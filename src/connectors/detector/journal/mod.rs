@@ -30,7 +30,7 @@ use feeder::{Feeder, ShardEnded};
 use known::Known;
 pub(super) use machine::Machine;
 pub(super) use recovery::{Recovered, Recovery, has_entries};
-pub(super) use schedule::Schedule;
+pub(super) use schedule::{Schedule, Volume};
 pub(super) use writer::{Checkpointing, Work, Writer};
 
 use crate::model::Environment;

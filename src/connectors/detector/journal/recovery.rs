@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::super::checkpoint::{self, LoadError, Outcome};
 use super::super::config::Config;
+use super::super::incidents::Incidents;
 use super::super::shard::Report;
 use super::super::teller::{INCIDENTS, Sink};
 use super::super::{shard::Command, state};
@@ -17,7 +18,10 @@ use super::stored::{JOURNAL, Stored};
 use super::{Entry, Started};
 use crate::model::UnixNanos;
 use crate::pipeline::{ComponentError, Context};
-use crate::storage::{Files, Log, Reader};
+use crate::storage::{Checkpoints, Files, Log, Reader};
+
+/// So many chunks of a checkpoint are looked at for the configuration, which is among the first.
+const LOOKED_AT: usize = 64;
 
 /// Where a detector keeps its input log.
 pub(in super::super) fn folder(context: &Context) -> Option<PathBuf> {
@@ -39,6 +43,8 @@ pub(in super::super) struct Recovered<S> {
     pub(in super::super) log: Option<Log>,
     /// Entries that happened again.
     pub(in super::super) replayed: u64,
+    /// What came in with those that are not in the newest checkpoint.
+    pub(in super::super) observations: u64,
 }
 
 /// What a detector is to go on with.
@@ -53,6 +59,8 @@ pub(in super::super) struct Recovery {
 /// How far a machine came with the entries of the log.
 pub(super) struct Replayed {
     pub(super) entries: u64,
+    /// What came in with them.
+    pub(super) observations: u64,
     /// The next entries happened under this configuration.
     pub(super) other: Option<Started>,
 }
@@ -60,12 +68,19 @@ pub(super) struct Replayed {
 impl Recovery {
     /// Does it. `sink` is given what came of the entries that happen again.
     pub(in super::super) async fn recover<S: Sink + 'static>(self, mut sink: S) -> Result<Recovered<S>, ComponentError> {
-        let mut log = self.open_log().await?;
-        let mut total = 0;
+        let (mut likely, mut log, mut total) = (self.likely(), None, 0);
         // Where no checkpoint can be written, entries happen under the configuration of now, whatever it was.
         let mut as_now = false;
         loop {
-            let (mut state, stored) = self.load().await;
+            // Both read a lot, and neither needs the other.
+            let (loaded, opened) = tokio::join!(self.load(&likely), async {
+                match log.take() {
+                    Some(log) => Ok(Some(log)),
+                    None => self.open_log().await,
+                }
+            });
+            let (mut state, stored) = loaded;
+            log = opened?;
             if let Some(log) = &mut log {
                 self.join(log, &mut state)?;
             }
@@ -73,10 +88,11 @@ impl Recovery {
             let before = if waiting && !as_now { self.first(state.next)?.or(stored) } else { None };
             let (config, live_from) = self.under(before.as_ref());
             let first = log.as_ref().map_or(0, Log::first);
-            let state = if before.is_some() { self.reload(state, &config, first).await } else { state };
+            let state = if config == likely { state } else { self.reload(state, &config, first).await };
+            likely = self.config.clone();
             let mut machine = Machine::start(&self.context, &config, state, live_from, sink)?;
             if !waiting {
-                return Ok(Recovered { machine, log, replayed: total });
+                return Ok(Recovered { machine, log, replayed: total, observations: 0 });
             }
             let replay = Replay { context: self.context.clone(), files: self.files()?, folder: self.log_folder()?, as_now };
             let current = before.clone();
@@ -87,7 +103,7 @@ impl Recovery {
             .await
             .map_err(|e| ComponentError(format!("the input log could not be replayed: {e}")))?;
             machine = back;
-            let Replayed { entries, other } = replayed?;
+            let Replayed { entries, observations, other } = replayed?;
             total += entries;
             let same = before.as_ref().is_none_or(|before| before.config == self.started.config);
             if let (None, Some(log)) = (&other, &log) {
@@ -95,7 +111,7 @@ impl Recovery {
                 machine.feeder.next = machine.feeder.next.max(log.next());
             }
             if other.is_none() && same {
-                return Ok(Recovered { machine, log, replayed: total });
+                return Ok(Recovered { machine, log, replayed: total, observations });
             }
             // Under another configuration from here on.
             let index = machine.feeder.next;
@@ -139,35 +155,41 @@ impl Recovery {
         Ok(Some(log))
     }
 
-    /// The newest state that is kept, under the configuration of now; and with what it was written.
-    async fn load(&self) -> (State, Option<Started>) {
-        let Some(checkpoints) = state::checkpoints(&self.context) else { return (self.anew(0), None) };
-        let (context, all) = (self.context.clone(), settings(&self.context, &self.config, self.shards));
-        let incidents = crate::connectors::detector::incidents::Incidents::new(&context.environment, self.config.incidents());
+    /// The configuration under which the newest state will have to be read, by a look at it and at the log: that of now,
+    /// unless entries follow it.
+    fn likely(&self) -> Config {
+        let before = || {
+            let checkpoints = state::checkpoints(&self.context)?;
+            let newest = checkpoints.list().ok()?.first().copied()?;
+            let mut reader = Reader::open(self.files().ok()?, self.log_folder().ok()?, newest).ok()?;
+            reader.read()?.ok()?;
+            let stored = checkpoint::named(checkpoints.open(newest).ok()?.take(LOOKED_AT), JOURNAL).ok()??;
+            Some(Stored::restore(&stored).ok()?.started)
+        };
+        self.under(before().as_ref()).0
+    }
+
+    /// The newest state that is kept, under this configuration; and with what it was written.
+    async fn load(&self, config: &Config) -> (State, Option<Started>) {
+        let anew = |next| State::new(&self.context, config, self.shards, next);
+        let Some(checkpoints) = state::checkpoints(&self.context) else { return (anew(0), None) };
+        let (context, all) = (self.context.clone(), settings(&self.context, config, self.shards));
+        let incidents = Incidents::new(&context.environment, config.incidents());
         let loading = tokio::task::spawn_blocking(move || load(&context, &checkpoints, &all, incidents));
         match loading.await {
             Ok(Ok(Some(loaded))) => loaded,
-            Ok(Err((index, stored))) => (self.anew(index), stored),
-            Ok(Ok(None)) | Err(_) => (self.anew(0), None),
+            Ok(Err((index, stored))) => (anew(index), stored),
+            Ok(Ok(None)) | Err(_) => (anew(0), None),
         }
     }
 
-    /// As [`Recovery::load`], under another configuration, for a log that begins at `first`.
+    /// As [`Recovery::load`], for a log that begins at `first`, in place of a state that was read under another one.
     async fn reload(&self, state: State, config: &Config, first: u64) -> State {
-        if *config == self.config {
-            return state;
-        }
         drop(state);
-        let under =
-            Self { context: self.context.clone(), config: config.clone(), shards: self.shards, started: self.started.clone() };
-        let mut state = under.load().await.0;
+        let mut state = self.load(config).await.0;
         // What the log does not go back to was told already.
         state.next = state.next.max(first);
         state
-    }
-
-    fn anew(&self, next: u64) -> State {
-        State::new(&self.context, &self.config, self.shards, next)
     }
 
     /// Log and state must agree on what comes next.
@@ -222,7 +244,7 @@ impl Replay {
         let (environment, id) = (&self.context.environment, &self.context.id);
         let from = machine.feeder.next;
         let mut reader = Reader::open(Arc::clone(&self.files), self.folder.clone(), from).map_err(ComponentError::new)?;
-        let mut entries = 0;
+        let (mut entries, mut observations) = (0, 0);
         while let Some(read) = reader.read() {
             if self.context.shutdown.is_cancelled() {
                 // All of it happens again at the next start.
@@ -241,14 +263,17 @@ impl Replay {
             if let (Entry::Started(started), false) = (&entry, self.as_now)
                 && current.is_some_and(|current| current.config != started.config)
             {
-                return Ok(Replayed { entries, other: Some(started.clone()) });
+                return Ok(Replayed { entries, observations, other: Some(started.clone()) });
+            }
+            if let Entry::Feed(fed) = &entry {
+                observations += fed.payload.len() as u64;
             }
             machine.feeder.next = index;
             machine.feeder.apply(entry, None).map_err(ComponentError::new)?;
             entries += 1;
         }
         machine.feeder.next = reader.next_index().max(machine.feeder.next);
-        Ok(Replayed { entries, other: None })
+        Ok(Replayed { entries, observations, other: None })
     }
 }
 
@@ -256,9 +281,9 @@ impl Replay {
 #[expect(clippy::type_complexity, reason = "told in the line above")]
 fn load(
     context: &Context,
-    checkpoints: &crate::storage::Checkpoints,
+    checkpoints: &Checkpoints,
     all: &[Arc<super::super::core::Settings>],
-    mut incidents: super::super::incidents::Incidents,
+    mut incidents: Incidents,
 ) -> Result<Option<(State, Option<Started>)>, (u64, Option<Started>)> {
     let Context { environment, id, counters, .. } = context;
     let newest = checkpoints.list().ok().and_then(|all| all.first().copied()).unwrap_or(0);
@@ -278,6 +303,7 @@ fn load(
             return Err((newest, None));
         }
     };
+    set_aside(context, checkpoints, index);
     let checkpoint::Loaded { cores, named } = loaded;
     if let Some(Err(reason)) = named.get(INCIDENTS).map(|bytes| incidents.restore(bytes)) {
         tracing::warn!(%environment, component = %id, %reason, "open incidents cannot be read; they begin anew");
@@ -296,9 +322,24 @@ fn load(
     Ok(Some((State { cores, incidents, known, next: index }, started)))
 }
 
+/// Takes those that are newer than the one that is used out of the way, if they are damaged: they must not be counted as
+/// one of those that are kept.
+fn set_aside(context: &Context, checkpoints: &Checkpoints, used: u64) {
+    let Context { environment, id, .. } = context;
+    for index in checkpoints.list().unwrap_or_default().into_iter().filter(|index| *index > used) {
+        match checkpoints.set_aside(index) {
+            Ok(Some(path)) => {
+                tracing::warn!(%environment, component = %id, path = %path.display(), "the damaged checkpoint has this name now");
+            }
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%environment, component = %id, %error, "a damaged checkpoint stays where it is"),
+        }
+    }
+}
+
 /// Ends a machine with a checkpoint. Where findings went, and the index of the checkpoint if it is on disk.
 pub(super) async fn finish<S: Sink + 'static>(machine: Machine<S>, started: Started) -> Result<(S, Option<u64>), ComponentError> {
-    let Machine { feeder, reports, written, sweeps: _, ending, due } = machine;
+    let Machine { feeder, reports, written, sweeping: _, ending, due } = machine;
     let index = feeder.next;
     let telling = tokio::task::spawn_blocking(move || begin_checkpoint(&feeder, &reports, &started));
     telling.await.map_err(ComponentError::new)?.map_err(ComponentError::new)?;

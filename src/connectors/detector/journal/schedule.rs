@@ -1,57 +1,72 @@
 //! When a checkpoint is begun.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
 use super::super::checkpoint::Outcome;
 
-/// How long the right moment is waited for: longer than a bucket usually is.
-const PATIENCE: Duration = Duration::from_secs(90);
+/// How long one that is due waits at most for the end of a sweep, which it would have to be brought to at once.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// After one that was lost, the next one is tried so soon.
 const AGAIN: Duration = Duration::from_secs(30);
+/// After so many observations there is one: that many are learnt again in about ten seconds.
+const MOST: u64 = 5_000_000;
+/// Where states are large, one is worth its writing only after as many observations as it has bytes, divided by this.
+const BYTES: u64 = 80;
+
+/// How much is in the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in super::super) struct Volume {
+    pub(in super::super) bytes: u64,
+    pub(in super::super) observations: u64,
+}
 
 /// Of one detector. It looks at the machine's clock, because nothing that is learnt or found depends on when a
 /// checkpoint is written.
 #[derive(Debug)]
 pub(in super::super) struct Schedule {
     interval: Duration,
-    /// Bytes of the log since the last one, from which on there is one.
-    bytes: u64,
+    /// From so much on that came since the last one there is one.
+    most: Volume,
     /// The next one is due.
     due: Instant,
     /// After one that was lost, none is tried before this.
     again: Instant,
-    /// Bytes of the log since the last one.
-    since: u64,
+    /// What came since the last one.
+    since: Volume,
     /// The log has no room: the next one does not wait for anything.
     full: bool,
-    /// Whether it is due, since when, and how many sweeps there were then.
-    waiting: Option<(Instant, u64)>,
+    /// It is due since then.
+    waiting: Option<Instant>,
     /// The one that is being written.
     begun: Option<u64>,
-    sweeps: Arc<AtomicU64>,
+    /// How many shards are in a sweep.
+    sweeping: Arc<AtomicUsize>,
     written: watch::Receiver<Option<Outcome>>,
 }
 
 impl Schedule {
-    /// For a log that begins with `since` bytes.
+    /// One every `interval`, and whenever `bytes` are in the log since the last one. There are `since` at the beginning.
     pub(in super::super) fn new(
         interval: Duration,
         bytes: u64,
-        since: u64,
-        sweeps: Arc<AtomicU64>,
+        since: Volume,
+        sweeping: Arc<AtomicUsize>,
         written: watch::Receiver<Option<Outcome>>,
     ) -> Self {
         let now = Instant::now();
-        Self { interval, bytes, due: now + interval, again: now, since, full: false, waiting: None, begun: None, sweeps, written }
+        let most = Volume { bytes, observations: MOST };
+        let (due, again) = (now + interval, now);
+        Self { interval, most, due, again, since, full: false, waiting: None, begun: None, sweeping, written }
     }
 
-    /// So many bytes were written to the log.
-    pub(super) const fn wrote(&mut self, bytes: u64) {
-        self.since += bytes;
+    /// So much was written to the log.
+    pub(super) const fn wrote(&mut self, more: Volume) {
+        self.since.bytes += more.bytes;
+        self.since.observations += more.observations;
     }
 
     /// The log has no room, which a checkpoint gives back.
@@ -69,8 +84,7 @@ impl Schedule {
         self.full = false;
     }
 
-    /// Whether one is to be begun now: right after the shards have closed buckets, because little changes then for a
-    /// while.
+    /// Whether one is to be begun now: not within a sweep, if that can be.
     pub(super) fn is_due(&mut self) -> bool {
         if self.begun.is_some() || Instant::now() < self.again {
             return false;
@@ -78,17 +92,17 @@ impl Schedule {
         if self.full {
             return true;
         }
-        if Instant::now() < self.due && self.since < self.bytes {
+        let Volume { bytes, observations } = self.since;
+        if Instant::now() < self.due && bytes < self.most.bytes && observations < self.most.observations {
             return false;
         }
-        let sweeps = self.sweeps.load(Relaxed);
-        let (since, then) = *self.waiting.get_or_insert((Instant::now(), sweeps));
-        sweeps > then || since.elapsed() > PATIENCE || self.since > 2 * self.bytes
+        let since = *self.waiting.get_or_insert_with(Instant::now);
+        self.sweeping.load(Relaxed) == 0 || since.elapsed() > PATIENCE || bytes > 2 * self.most.bytes
     }
 
     /// The one at `index` was begun.
     pub(super) fn begun(&mut self, index: u64) {
-        (self.begun, self.waiting, self.since) = (Some(index), None, 0);
+        (self.begun, self.waiting, self.since) = (Some(index), None, Volume::default());
         self.full = false;
         self.due = Instant::now() + self.interval;
     }
@@ -106,9 +120,12 @@ impl Schedule {
             return None;
         }
         self.begun = None;
-        if let Outcome::Lost { .. } = outcome {
-            self.again = Instant::now() + AGAIN.min(self.interval);
-            self.due = self.again;
+        match outcome {
+            Outcome::Written { bytes, .. } => self.most.observations = MOST.max(bytes / BYTES),
+            Outcome::Lost { .. } => {
+                self.again = Instant::now() + AGAIN.min(self.interval);
+                self.due = self.again;
+            }
         }
         Some(outcome)
     }
@@ -118,30 +135,53 @@ impl Schedule {
 mod tests {
     use super::*;
 
+    fn bytes(bytes: u64) -> Volume {
+        Volume { bytes, observations: 0 }
+    }
+
     #[test]
-    fn a_checkpoint_is_begun_when_it_is_due_and_the_shards_have_just_closed_their_buckets() {
-        let (sweeps, (outcome, written)) = (Arc::new(AtomicU64::new(7)), watch::channel(None));
-        let mut schedule = Schedule::new(Duration::from_secs(3600), 100, 0, Arc::clone(&sweeps), written);
-        sweeps.fetch_add(1, Relaxed);
+    fn a_checkpoint_is_begun_when_it_is_due_and_no_shard_is_in_a_sweep() {
+        let (sweeping, (outcome, written)) = (Arc::new(AtomicUsize::new(0)), watch::channel(None));
+        let mut schedule = Schedule::new(Duration::from_secs(3600), 100, Volume::default(), Arc::clone(&sweeping), written);
         assert!(!schedule.is_due());
-        schedule.wrote(120);
-        assert!(!schedule.is_due(), "the buckets are about to be closed");
-        sweeps.fetch_add(1, Relaxed);
+        sweeping.fetch_add(1, Relaxed);
+        schedule.wrote(bytes(120));
+        assert!(!schedule.is_due(), "the sweep is soon over");
+        sweeping.fetch_sub(1, Relaxed);
         assert!(schedule.is_due());
         schedule.begun(40);
-        schedule.wrote(120);
-        sweeps.fetch_add(1, Relaxed);
+        schedule.wrote(bytes(120));
         assert!(!schedule.is_due() && schedule.outcome().is_none(), "one at a time");
         outcome.send_replace(Some(Outcome::Written { index: 40, bytes: 9 }));
         assert_eq!(schedule.outcome(), Some(Outcome::Written { index: 40, bytes: 9 }));
         assert_eq!(schedule.outcome(), None);
+        sweeping.fetch_add(1, Relaxed);
         assert!(!schedule.is_due());
-        schedule.wrote(120);
+        schedule.wrote(bytes(120));
         assert!(schedule.is_due(), "the log grows too fast to wait for a better moment");
         schedule.begun(80);
         outcome.send_replace(Some(Outcome::Written { index: 80, bytes: 9 }));
         assert!(schedule.outcome().is_some() && !schedule.is_due());
         schedule.full();
         assert!(schedule.is_due(), "nothing can come in before");
+    }
+
+    #[test]
+    fn no_more_is_learnt_again_after_a_crash_than_takes_some_seconds() {
+        let (sweeping, (outcome, written)) = (Arc::default(), watch::channel(None));
+        let mut schedule = Schedule::new(Duration::from_secs(3600), u64::MAX / 4, Volume::default(), sweeping, written);
+        let million = Volume { bytes: 1, observations: 1_000_000 };
+        let until_due = |schedule: &mut Schedule| {
+            let millions = (1..100).find(|_| {
+                schedule.wrote(million);
+                schedule.is_due()
+            });
+            schedule.begun(1);
+            millions
+        };
+        assert_eq!(until_due(&mut schedule), Some(5));
+        outcome.send_replace(Some(Outcome::Written { index: 1, bytes: 1 << 30 }));
+        assert!(schedule.outcome().is_some());
+        assert_eq!(until_due(&mut schedule), Some(14), "a large state is not written all the time");
     }
 }

@@ -11,7 +11,7 @@ use super::super::checkpoint::Outcome;
 use super::super::rules::{self, Request};
 use super::super::shard::Report;
 use super::recovery::begin_checkpoint;
-use super::schedule::Schedule;
+use super::schedule::{Schedule, Volume};
 use super::{Entry, Fed, Feeder, ShardEnded, Started, Told, is_measured, write_fed};
 use crate::model::UnixNanos;
 use crate::pipeline::{BatchId, Context, Delivery, Flight, Origin, Question, Receipt, Refusal, Status};
@@ -256,10 +256,14 @@ impl Writer {
         let Some(log) = &mut self.log else { return Ok(()) };
         self.bytes.clear();
         let mut ends = Vec::with_capacity(batch.len());
+        let mut observations = 0;
         for pending in batch {
             let written = match pending {
                 Pending::Entry(entry) => entry.write(&mut self.bytes),
-                Pending::Fed(fed, ..) => write_fed(fed.id, fed.mark.as_deref(), &fed.payload, &mut self.bytes),
+                Pending::Fed(fed, ..) => {
+                    observations += fed.payload.len() as u64;
+                    write_fed(fed.id, fed.mark.as_deref(), &fed.payload, &mut self.bytes)
+                }
                 Pending::Question(.., Some(told)) => Entry::Told(told.clone()).write(&mut self.bytes),
                 Pending::Question(.., None) | Pending::Repeated(..) => continue,
             };
@@ -283,7 +287,7 @@ impl Writer {
             }
         };
         if let Some(checkpoints) = &mut self.checkpoints {
-            checkpoints.schedule.wrote(self.bytes.len() as u64);
+            checkpoints.schedule.wrote(Volume { bytes: self.bytes.len() as u64, observations });
         }
         debug_assert_eq!(first, self.feeder.next, "the log numbers entries as the feeder does");
         Ok(())

@@ -78,9 +78,14 @@ impl Pressed {
         self.at = self.at.max(now);
     }
 
+    /// Whether something has come together.
+    pub(super) const fn is_due(&self) -> bool {
+        self.at > self.looked
+    }
+
     /// What has come together, once per bucket.
     pub(super) fn due(&mut self) -> Option<Self> {
-        if self.at <= self.looked {
+        if !self.is_due() {
             return None;
         }
         self.looked = self.at;

@@ -215,6 +215,11 @@ impl Limits {
         queue.next(now, groups)
     }
 
+    /// Whether there is something that may be worth a warning.
+    pub(super) const fn is_pressed(&self) -> bool {
+        self.pressed.is_due()
+    }
+
     /// What is worth a warning now, if anything.
     pub(super) fn crowd(&mut self, groups: &Kept<Key, Group>) -> Option<Crowd> {
         let pressed = self.pressed.due()?;

@@ -9,7 +9,7 @@ use super::super::Config;
 use super::super::bucket::Kind;
 use super::super::checkpoint;
 use super::super::core::{Core, Feed, Item, Outcome, Settings};
-use super::super::key::shard_of;
+use super::super::key::Who;
 use super::*;
 use crate::model::{Entity, Environment, Measure, Signal, SourceId, UnixNanos};
 
@@ -33,7 +33,7 @@ fn entity(service: &str, attributes: &[(&str, &str)]) -> Arc<Entity> {
 
 fn item(entity: &Arc<Entity>, metric: &str, minute: u64, value: f64) -> Item {
     Item {
-        entity: Arc::clone(entity),
+        entity: Arc::clone(entity).into(),
         metric: metric.into(),
         unit: "1".into(),
         kind: Kind::Gauge,
@@ -105,18 +105,19 @@ fn no_metric_has_more_than_half_of_a_shard() {
 fn shards_divide_the_places_without_asking_each_other() {
     let config = Config { shards: 4, ..config(100, 10) };
     let spread = Key {
-        entity: Arc::new(Entity { operation: Some("GET /".into()), ..Entity::service("a") }),
+        entity: Entity { operation: Some("GET /".into()), ..Entity::service("a") }.into(),
         metric: "span".into(),
         kind: Kind::Calls,
         unit: "s".into(),
         signal: Signal::Traces,
     };
-    let whole = Key { entity: entity("a", &[]), ..spread.clone() };
+    let whole = Key { entity: entity("a", &[]).into(), ..spread.clone() };
     let settings = config.limits();
     assert_eq!((settings.series, settings.of_metric(&whole), settings.of_metric(&spread)), (25, 10, 3));
     // Whatever its instance and attributes, a metric of a service lives in one shard, unless operations divide it.
     let shards: BTreeSet<usize> = (0..50)
-        .map(|i| shard_of(&Entity { instance: Some(i.to_string()), ..Entity::clone(&entity("a", &[("k", &i.to_string())])) }, 4))
+        .map(|i| Entity { instance: Some(i.to_string()), ..Entity::clone(&entity("a", &[("k", &i.to_string())])) })
+        .map(|entity| Who::from(entity).shard(4))
         .collect();
     assert_eq!(shards.len(), 1);
 }
@@ -264,7 +265,7 @@ fn the_warning_names_what_makes_the_series_and_what_to_do() {
     let users =
         |n: usize| (0..n).map(|i| item(&entity("shop", &[("region", "eu"), ("user", &format!("{i}{long}"))]), "visits", 0, 1.0));
     let routes = (0..60).map(|i| Item {
-        entity: Arc::new(Entity { operation: Some(format!("GET /user/{i}\n")), ..Entity::service("shop") }),
+        entity: Entity { operation: Some(format!("GET /user/{i}\n")), ..Entity::service("shop") }.into(),
         ..item(&entity("", &[]), "span", 0, 1.0)
     });
     let pods = (0..60).map(|i| item(&entity(&format!("job-{i}"), &[]), "m", 0, 1.0));

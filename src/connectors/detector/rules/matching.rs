@@ -101,8 +101,6 @@ pub(super) fn glob(pattern: &str, text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use proptest::prelude::*;
 
     use super::super::super::bucket::Kind;
@@ -136,7 +134,7 @@ mod tests {
             ..Entity::service("checkout")
         };
         let key =
-            Key { entity: Arc::new(entity), metric: "span".into(), kind: Kind::Calls, unit: "s".into(), signal: Signal::Traces };
+            Key { entity: entity.into(), metric: "span".into(), kind: Kind::Calls, unit: "s".into(), signal: Signal::Traces };
         let is = |text: &str| serde_json::from_str::<Match>(text).unwrap().matches(&key, Function::P99);
         assert!(is("{}"));
         assert!(is(r#"{"service": "check*", "operation": "POST *", "function": "p9*", "attributes": {"region": "eu-*"}}"#));

@@ -45,7 +45,7 @@ pub(super) struct Rules {
 }
 
 /// Rules at work in one shard: all shards are told the same, so all hold the same.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Quieting {
     rules: Arc<Rules>,
     /// One per maintenance entry.

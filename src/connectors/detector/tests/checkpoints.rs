@@ -68,6 +68,9 @@ impl Player {
     }
 
     fn step(&mut self, step: &Step) {
+        if matches!(step, Step::Mute(_) | Step::Feedback(..) | Step::History(_)) {
+            self.bench.settle();
+        }
         match step {
             Step::Minute { gap, faulty: bad, without_cart, pods } => {
                 self.minute += gap;
@@ -88,10 +91,7 @@ impl Player {
                 let Payload::Observations(mut all) = payload(vec![gauge("other", second, 5.0 + noise(second))]) else { return };
                 Arc::make_mut(&mut all).signal = Signal::Metrics;
                 let divided = self.bench.intake.divide(Payload::Observations(all), self.bench.now);
-                for (i, feed) in divided.feeds.into_iter().enumerate() {
-                    let outcome = self.bench.cores[i].observe(feed);
-                    self.bench.account(outcome);
-                }
+                self.bench.feeds(divided.feeds);
             }
             Step::Tick(seconds) => self.bench.tick(self.bench.now.secs() + seconds),
             Step::Mute(begin) => self.ask(&if *begin {
@@ -147,10 +147,13 @@ proptest! {
         during in prop::collection::vec((step(), prop::collection::vec(0usize..20_000, 4)), 0..20),
         after in prop::collection::vec(step(), 0..10),
         given_up in any::<bool>(),
+        slices in any::<Option<u64>>(),
     ) {
         let begun: Vec<Step> = an_hour().into_iter().chain(before).collect();
         let mut whole = Player::new(shards, live);
+        whole.bench.slices = slices.map(fastrand::Rng::with_seed);
         whole.play(&begun);
+        whole.bench.settle();
         if given_up {
             // One that is not brought to its end leaves nothing behind.
             drop(checkpoint::tests::begin(&mut whole.bench.cores));
@@ -168,6 +171,7 @@ proptest! {
                 checkpoint::tests::pay(core, *bytes, &mut chunks);
             }
         }
+        whole.bench.settle();
         whole.bench.cores.iter_mut().for_each(|core| checkpoint::tests::finish(core, &mut chunks));
 
         let mut loaded = stopped.with(Bench::load(chunks, &quick(), others));
@@ -178,9 +182,35 @@ proptest! {
         loaded.play(&rest);
         for player in [&mut whole, &mut loaded] {
             player.play(&after);
+            player.bench.settle();
         }
         prop_assert_eq!(loaded.bench.found(), whole.bench.found());
         prop_assert_eq!(loaded.bench.state(), whole.bench.state());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    #[test]
+    fn a_sweep_in_slices_finds_and_leaves_what_one_at_once_does(
+        live in any::<bool>(),
+        shards in 1usize..4,
+        steps in prop::collection::vec(step(), 0..60),
+        slices in any::<u64>(),
+    ) {
+        let steps: Vec<Step> = an_hour().into_iter().chain(steps).collect();
+        let (mut whole, mut sliced) = (Player::new(shards, live), Player::new(shards, live));
+        sliced.bench.slices = Some(fastrand::Rng::with_seed(slices));
+        for player in [&mut whole, &mut sliced] {
+            player.play(&steps);
+            player.bench.settle();
+        }
+        prop_assert_eq!(sliced.bench.found(), whole.bench.found());
+        prop_assert_eq!(sliced.bench.state(), whole.bench.state());
+        let counted = |player: &Player| (player.bench.late, player.bench.closed, player.bench.events.clone());
+        prop_assert_eq!(counted(&sliced), counted(&whole));
+        prop_assert_eq!(sliced.bench.cores[0].series(), whole.bench.cores[0].series());
     }
 }
 
@@ -208,7 +238,13 @@ fn run(disk: &Disk, shards: usize, twice: bool) -> Option<Outcome> {
     let (writer, pieces, outcome) = Writer::new(&context, Some(checkpoints), shards, settings.timing.bucket);
     let writing = std::thread::spawn(move || writer.run());
     let (reports, mut heard) = tokio::sync::mpsc::channel(10_000);
-    let shared = Shared { counters: Arc::clone(&counters), reports, pieces: pieces.sender(), live_from: UnixNanos(0) };
+    let shared = Shared {
+        counters: Arc::clone(&counters),
+        reports,
+        pieces: pieces.sender(),
+        sweeping: Arc::default(),
+        live_from: UnixNanos(0),
+    };
     let now = UnixNanos::from_secs(BEGIN + 400 * 86_400);
     let mut intake = Intake::new(&environment(), shards, settings.timing.bucket);
     let start = |number| shard::start(number, Core::new(Arc::clone(&settings), now), shared.clone()).unwrap();

@@ -229,9 +229,10 @@ fn what_belongs_to_one_operation_of_a_service_lives_in_one_shard() {
         attributes: vec![("cpu".into(), instance.to_string())],
         ..Entity::service("checkout")
     };
-    let shard = shard_of(&entity(0, "POST /pay"), 16);
-    assert!((0..100).all(|i| shard_of(&entity(i, "POST /pay"), 16) == shard));
-    let shards: std::collections::BTreeSet<usize> = (0..100).map(|i| shard_of(&entity(0, &format!("GET /{i}")), 16)).collect();
+    let shard = Who::from(entity(0, "POST /pay")).shard(16);
+    assert!((0..100).all(|i| Who::from(entity(i, "POST /pay")).shard(16) == shard));
+    let shards: std::collections::BTreeSet<usize> =
+        (0..100).map(|i| Who::from(entity(0, &format!("GET /{i}"))).shard(16)).collect();
     assert!(shards.len() > 10, "operations spread: {shards:?}");
 }
 

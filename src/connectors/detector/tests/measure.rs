@@ -134,7 +134,7 @@ fn what_a_checkpoint_costs() {
     let (writer, pieces, outcome) = Writer::new(&context, Some(checkpoints.clone()), 2, cores[0].settings.timing.bucket);
     let writing = std::thread::spawn(move || writer.run());
     let (reports, mut heard) = tokio::sync::mpsc::channel(1000);
-    let shared = Shared { counters, reports, pieces: pieces.sender(), live_from: UnixNanos(0) };
+    let shared = Shared { counters, reports, pieces: pieces.sender(), sweeping: Arc::default(), live_from: UnixNanos(0) };
     let shards: Vec<_> = cores.into_iter().enumerate().map(|(n, core)| shard::start(n, core, shared.clone()).unwrap()).collect();
     drop(shared);
     let listening = std::thread::spawn(move || while heard.blocking_recv().is_some() {});
