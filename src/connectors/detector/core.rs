@@ -281,6 +281,7 @@ impl Core {
                 }
             }
             let newest = if after.is_empty() { newest } else { newest.min(UnixNanos(end - 1)) };
+            self.end_own_sweep(&mut outcome);
             self.sources.advance(place, newest, part, self.now, &timing);
             self.begin_sweep(&mut outcome);
             rest = after;

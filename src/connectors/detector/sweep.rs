@@ -99,6 +99,13 @@ impl Core {
         }
     }
 
+    /// Brings the sweep to its end if it belongs to the command that is under way, whose next part changes what it looks at.
+    pub(super) fn end_own_sweep(&mut self, outcome: &mut Outcome) {
+        if self.sweeping.as_ref().is_some_and(|sweep| !sweep.earlier) {
+            self.end_sweep(outcome);
+        }
+    }
+
     /// A later command begins, which will change what sweeps look at.
     pub(super) fn change_what_sweeps_see(&mut self) {
         if let Some(sweep) = &mut self.sweeping {

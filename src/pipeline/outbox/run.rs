@@ -88,7 +88,10 @@ impl Shared {
         if let Err(error) = self.save() {
             tracing::error!(environment = %self.context.environment, %error, "cannot write {}; it is tried again", self.folder.display());
         }
-        self.trim(&mut log)?;
+        // It takes room, and nothing else; `tidy` tries again.
+        if let Err(error) = self.trim(&mut log) {
+            tracing::warn!(environment = %self.context.environment, %error, "the outbox keeps what it does not need any more");
+        }
         Ok(readers)
     }
 
