@@ -15,6 +15,7 @@ mod key;
 mod limits;
 mod merge;
 mod model;
+mod outcome;
 mod points;
 mod reading;
 mod rules;
@@ -139,6 +140,10 @@ struct ToOutbox {
 
 impl Sink for ToOutbox {
     fn take(&mut self, at: u64, findings: Findings) {
+        if self.lost.is_some() {
+            // What is behind a gap would make it look as if it were there: all of it is found again after the next start.
+            return;
+        }
         if let Err(error) = self.outbox.append(at, &findings) {
             self.lost = Some(error.to_string());
         }

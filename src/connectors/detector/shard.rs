@@ -9,8 +9,9 @@ use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::checkpoint::{Piece, Saver};
-use super::core::{Core, Feed, Outcome};
+use super::core::{Core, Feed};
 use super::merge::Found;
+use super::outcome::Outcome;
 use super::rules::{self, Part, Request};
 use crate::model::UnixNanos;
 use crate::pipeline::{Counters, Flight};

@@ -16,9 +16,10 @@ use detection::Sketch;
 
 use super::Config;
 use super::checkpoint::{self, tests::Chunks};
-use super::core::{Core, Feed, Outcome, Settings};
+use super::core::{Core, Feed, Settings};
 use super::intake::Intake;
 use super::key::Who;
+use super::outcome::Outcome;
 use crate::config::Duration;
 use crate::model::{
     Anomaly, Entity, Environment, Measure, Observation, Observations, Payload, Reading, Signal, SourceId, SpanKind, UnixNanos,

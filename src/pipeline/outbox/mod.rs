@@ -149,7 +149,7 @@ impl Outbox {
             None
         });
         let mut last = None;
-        let mut records = Reader::open(Arc::clone(&files), folder.join("log"), log.first())?;
+        let mut records = Reader::open(Arc::clone(&files), folder.join("log"), log.first())?.without(log.void());
         while let Some(record) = records.read() {
             // Damage is told already.
             last = record.ok().and_then(|(_, bytes)| record::header(bytes)).and_then(|header| header.position).max(last);

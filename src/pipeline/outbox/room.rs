@@ -59,7 +59,8 @@ impl Shared {
     /// The next records of the target `name` from `from` on go to its dead letters. The index behind them.
     pub(super) fn bury(&self, log: &Log, name: &Arc<str>, from: u64, reason: &str) -> Result<u64, NotPut> {
         let disk = |error: crate::storage::StorageError| NotPut::Disk(error.to_string());
-        let mut reader = Reader::open(Arc::clone(&self.files), self.log_folder(), from).map_err(disk)?;
+        let reader = Reader::open(Arc::clone(&self.files), self.log_folder(), from).map_err(disk)?;
+        let mut reader = reader.without(log.void());
         reader.stop_before(log.next());
         let (mut records, mut bytes) = (Vec::new(), 0);
         let mut until = log.next();

@@ -81,8 +81,9 @@ impl Shared {
         let mut readers = BTreeMap::new();
         for name in names {
             let from = lock(&self.state).targets.get(name).map_or(0, |target| target.cursor.next);
-            self.count(name, from, log.next())?;
-            readers.insert(Arc::clone(name), Reader::open(Arc::clone(&self.files), self.log_folder(), from)?);
+            self.count(name, from, &log)?;
+            let reader = Reader::open(Arc::clone(&self.files), self.log_folder(), from)?.without(log.void());
+            readers.insert(Arc::clone(name), reader);
         }
         lock(&self.state).attached = true;
         if let Err(error) = self.save() {
@@ -105,9 +106,9 @@ impl Shared {
     }
 
     /// Counts what waits for the target.
-    fn count(&self, name: &Arc<str>, from: u64, until: u64) -> Result<(), StorageError> {
-        let mut reader = Reader::open(Arc::clone(&self.files), self.log_folder(), from)?;
-        reader.stop_before(until);
+    fn count(&self, name: &Arc<str>, from: u64, log: &crate::storage::Log) -> Result<(), StorageError> {
+        let mut reader = Reader::open(Arc::clone(&self.files), self.log_folder(), from)?.without(log.void());
+        reader.stop_before(log.next());
         let mut state = lock(&self.state);
         let Some(target) = state.targets.get_mut(name) else { return Ok(()) };
         (target.waiting, target.bytes) = (0, 0);

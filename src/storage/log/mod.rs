@@ -39,6 +39,7 @@ mod segments;
 mod tests;
 
 use std::fmt;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -141,6 +142,13 @@ impl Log {
     #[must_use]
     pub const fn next(&self) -> u64 {
         self.next
+    }
+
+    /// Indices that are left out, as long as no segment on disk says so, because the disk has failed: what stands in the
+    /// files with them was never kept, and will be gone. For [`Reader::without`].
+    #[must_use]
+    pub fn void(&self) -> Range<u64> {
+        self.segments.left_out.map_or(0..0, |from| from..self.next)
     }
 
     /// Bytes of all segments.

@@ -207,7 +207,8 @@ impl Opened {
 
     /// Reads everything, and copies the damaged segments to `set_aside/`.
     pub(super) fn read_all(mut self, segments: &Segments, next: u64) -> Result<Self, StorageError> {
-        let mut reader = Reader::open(Arc::clone(&segments.files), segments.folder.clone(), 0)?;
+        let void = segments.left_out.map_or(0..0, |from| from..next);
+        let mut reader = Reader::open(Arc::clone(&segments.files), segments.folder.clone(), 0)?.without(void);
         reader.stop_before(next);
         while let Some(found) = reader.read() {
             match found {

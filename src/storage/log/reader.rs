@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io::ErrorKind;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -34,6 +35,8 @@ pub struct Reader {
     /// The damaged bytes since the last record: which file, from where, why.
     hole: Option<(PathBuf, u64, Cause)>,
     end: u64,
+    /// Indices that stand for nothing, whatever stands in the files.
+    void: Range<u64>,
 }
 
 struct Current {
@@ -66,12 +69,20 @@ impl Reader {
             begun: false,
             hole: None,
             end: u64::MAX,
+            void: 0..0,
         };
         let segments = reader.list()?;
         // The last segment that begins at or before `from`, and all after it.
         let begin = segments.partition_point(|first| *first <= from).saturating_sub(1);
         reader.later = segments.into_iter().skip(begin).collect();
         Ok(reader)
+    }
+
+    /// Passes over records with these indices: what [`Log::void`](super::Log::void) says.
+    #[must_use]
+    pub fn without(mut self, void: Range<u64>) -> Self {
+        self.void = void;
+        self
     }
 
     /// Index of the record that comes next.
@@ -116,7 +127,7 @@ impl Reader {
             match found {
                 // What a failed append left behind: the segment after this one has these indices.
                 Found::Record { index, .. } if index >= self.bound => self.current = None,
-                Found::Record { index, .. } if index < self.next => {}
+                Found::Record { index, .. } if index < self.next || self.void.contains(&index) => {}
                 Found::Record { index, .. } if index >= self.end => {
                     current.held = Some(index);
                     return None;

@@ -85,7 +85,8 @@ pub async fn replay(
     let mut entries = 0;
     loop {
         let mut machine = Machine::start(&context, &config, state, started.live_from, sink).map_err(|e| e.to_string())?;
-        let replay = Replay { context: context.clone(), files: Arc::clone(&files), folder: log.clone(), as_now: false };
+        let replay =
+            Replay { context: context.clone(), files: Arc::clone(&files), folder: log.clone(), void: 0..0, as_now: false };
         let current = started.clone();
         let (back, replayed) = tokio::task::spawn_blocking(move || {
             let replayed = replay.run(&mut machine, Some(&current));

@@ -4,6 +4,7 @@
 //! Entries happen under the configuration that they happened under before. Where it is another one now, a checkpoint is
 //! written at the end of the old one, and read under the new one.
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -85,7 +86,8 @@ impl Recovery {
                 self.join(log, &mut state)?;
             }
             let waiting = log.as_ref().is_some_and(|log| log.next() > state.next);
-            let before = if waiting && !as_now { self.first(state.next)?.or(stored) } else { None };
+            let void = log.as_ref().map_or(0..0, Log::void);
+            let before = if waiting && !as_now { self.first(state.next, void.clone())?.or(stored) } else { None };
             let (config, live_from) = self.under(before.as_ref());
             let first = log.as_ref().map_or(0, Log::first);
             let state = if config == likely { state } else { self.reload(state, &config, first).await };
@@ -94,7 +96,8 @@ impl Recovery {
             if !waiting {
                 return Ok(Recovered { machine, log, replayed: total, observations: 0 });
             }
-            let replay = Replay { context: self.context.clone(), files: self.files()?, folder: self.log_folder()?, as_now };
+            let (context, folder) = (self.context.clone(), self.log_folder()?);
+            let replay = Replay { context, files: self.files()?, folder, void, as_now };
             let current = before.clone();
             let (back, replayed) = tokio::task::spawn_blocking(move || {
                 let replayed = replay.run(&mut machine, current.as_ref());
@@ -212,8 +215,9 @@ impl Recovery {
     }
 
     /// With what the detector ran at `index`, if it began there.
-    fn first(&self, index: u64) -> Result<Option<Started>, ComponentError> {
-        let mut reader = Reader::open(self.files()?, self.log_folder()?, index).map_err(ComponentError::new)?;
+    fn first(&self, index: u64, void: Range<u64>) -> Result<Option<Started>, ComponentError> {
+        let reader = Reader::open(self.files()?, self.log_folder()?, index).map_err(ComponentError::new)?;
+        let mut reader = reader.without(void);
         let entry = reader.read().and_then(Result::ok).and_then(|(_, bytes)| Entry::read(bytes, &self.context.environment).ok());
         Ok(if let Some(Entry::Started(started)) = entry { Some(started) } else { None })
     }
@@ -234,6 +238,8 @@ pub(super) struct Replay {
     pub(super) files: Arc<dyn Files>,
     /// Of the log.
     pub(super) folder: PathBuf,
+    /// Indices of the log that stand for nothing.
+    pub(super) void: Range<u64>,
     /// Whatever the configuration was.
     pub(super) as_now: bool,
 }
@@ -243,7 +249,8 @@ impl Replay {
     pub(super) fn run<S>(&self, machine: &mut Machine<S>, current: Option<&Started>) -> Result<Replayed, ComponentError> {
         let (environment, id) = (&self.context.environment, &self.context.id);
         let from = machine.feeder.next;
-        let mut reader = Reader::open(Arc::clone(&self.files), self.folder.clone(), from).map_err(ComponentError::new)?;
+        let reader = Reader::open(Arc::clone(&self.files), self.folder.clone(), from).map_err(ComponentError::new)?;
+        let mut reader = reader.without(self.void.clone());
         let (mut entries, mut observations) = (0, 0);
         while let Some(read) = reader.read() {
             if self.context.shutdown.is_cancelled() {

@@ -8,8 +8,9 @@ use proptest::prelude::*;
 use super::super::Config;
 use super::super::bucket::Kind;
 use super::super::checkpoint;
-use super::super::core::{Core, Feed, Item, Outcome, Settings};
+use super::super::core::{Core, Feed, Item, Settings};
 use super::super::key::Who;
+use super::super::outcome::Outcome;
 use super::*;
 use crate::model::{Entity, Environment, Measure, Signal, SourceId, UnixNanos};
 

@@ -9,17 +9,15 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use serde_json::json;
-use tokio_util::sync::CancellationToken;
 
 use super::super::*;
 use super::exporter::{self, Does, OtherSide};
 use super::machine::{End, Machine};
 use super::stream::{POLLER, Parcel, Stage};
 use crate::pipeline::{
-    ComponentId, Context, Counters, Health, Input, Instance, Make, ManualClock, OutboxSettings, Output, Receipt, Registry,
-    Services, Waiting,
+    Context, Counters, Input, Instance, Make, ManualClock, OutboxSettings, Output, Receipt, Registry, Services, Waiting,
 };
-use crate::storage::{LogOptions, Storage};
+use crate::storage::{LogOptions, Reader, Storage};
 
 /// The most bytes that the input log may have, and about how many a segment has.
 pub(super) const LOG: LogOptions = LogOptions { segment_size: 16 << 10, max_size: 256 << 10 };
@@ -144,14 +142,7 @@ impl World {
             registry: registry.clone(),
             queue_capacity: 4,
         };
-        let context = Context {
-            environment: environment(),
-            id: ComponentId::parse("detector").unwrap(),
-            counters: Arc::clone(&counters),
-            health: Health::default(),
-            shutdown: CancellationToken::new(),
-            services,
-        };
+        let context = Context { counters: Arc::clone(&counters), ..Context::of_test("production", "detector", services) };
         let at_start = plan.faults.iter().find(|(stage, ..)| *stage == self.at);
         let mut failing = at_start.is_some();
         at_start.into_iter().for_each(|(_, fault, _)| fault.begin(machine));
@@ -239,6 +230,22 @@ impl World {
             (Err(error), _) => Err(format!("it ended: {error}")),
             (Ok(()), _) => Ok(Ended::InOrder),
         }
+    }
+
+    /// What the outbox holds: cursors, and the ids of what is in its log.
+    pub(super) fn left(&self) -> Vec<String> {
+        let files: Arc<dyn crate::storage::Files> = Arc::new(self.disk.clone());
+        let outbox = folder().join("outbox");
+        let read = Reader::open(Arc::clone(&files), outbox.join("log"), 0).into_iter().flatten();
+        let mut all: Vec<String> = read
+            .map(|record| match record {
+                Ok((index, bytes)) => format!("{index}: {}", String::from_utf8_lossy(&bytes)),
+                Err(damage) => damage.to_string(),
+            })
+            .collect();
+        let files = self.disk.all().into_iter().filter(|(path, _)| path.parent() == Some(&outbox));
+        all.extend(files.map(|(path, _)| String::from_utf8_lossy(&self.disk.content(&path).unwrap_or_default()).into_owned()));
+        all
     }
 
     fn time(&self) -> UnixNanos {

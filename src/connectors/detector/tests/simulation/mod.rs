@@ -26,7 +26,7 @@ use crate::storage::Checkpoints;
 /// So many streams there are.
 const STREAMS: u64 = 4;
 /// So many seeds are tried.
-const SEEDS: u64 = 24;
+const SEEDS: u64 = 100;
 
 /// What came of a stream that nothing disturbed.
 struct Reference {
@@ -180,9 +180,13 @@ async fn simulate(seed: u64) -> Result<(), String> {
     for other in &world.others {
         let (delivered, _) = other.delivered().map_err(told)?;
         if delivered.all != reference.delivered.all {
-            let lost = reference.delivered.order.iter().filter(|id| !delivered.all.contains_key(*id)).count();
-            let invented = delivered.order.iter().filter(|id| !reference.delivered.all.contains_key(*id)).count();
-            return Err(told(format!("{lost} findings never came, {invented} are not true, or some are others")));
+            let (ours, true_ones) = (&delivered.all, &reference.delivered.all);
+            let lost: Vec<_> = true_ones.iter().filter(|(id, _)| !ours.contains_key(*id)).collect();
+            let invented: Vec<_> = ours.iter().filter(|(id, finding)| true_ones.get(*id) != Some(finding)).collect();
+            let left = world.left();
+            return Err(told(format!(
+                "these never came: {lost:#?}\nthese are not true: {invented:#?}\nstill in the outbox: {left:?}"
+            )));
         }
         if !other.is_disturbed() && delivered.order != reference.delivered.order {
             return Err(told("the findings came in another order".to_owned()));

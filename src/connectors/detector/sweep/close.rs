@@ -1,58 +1,35 @@
-//! Buckets that are complete are closed: a sweep through all groups.
-//!
-//! A sweep belongs to the command that completed the buckets, and takes some microseconds a group; more where a checkpoint
-//! is owed, which every group is written to before it changes. So that no command waits for all of that, it is done in
-//! slices between the commands that follow. They and the sweep see nothing of each other: a group that something comes in
-//! for is closed before, the sweep sees sources and rules as they were, and whatever depends on all groups ends the sweep
-//! first.
+//! What a shard does in a sweep.
 
 use std::sync::Arc;
 
-use super::anomaly::Finder;
-use super::core::{Core, Outcome};
-use super::group::{Closing, Found};
-use super::key::Key;
-use super::rules::Quieting;
-use super::training::Trainings;
-use super::watch::Watch;
-use super::watermark::Sources;
+use super::super::anomaly::Finder;
+use super::super::core::Core;
+use super::super::group::{Closing, Found};
+use super::super::outcome::Outcome;
+use super::super::training::Trainings;
+use super::super::watch::Watch;
+use super::Sweep;
 use crate::model::UnixNanos;
-
-/// A sweep that is going on.
-#[derive(Debug)]
-pub(super) struct Sweep {
-    /// Which one it is.
-    number: u64,
-    /// The groups before this place are done.
-    place: usize,
-    /// A later command than that which it belongs to is under way.
-    earlier: bool,
-    /// What it looks at, where that is not as it was any more.
-    seen: Option<(Sources, Quieting)>,
-    forgotten: Vec<Key>,
-    judged: Found,
-    outcome: Outcome,
-}
 
 impl Core {
     /// Whether a sweep is going on.
-    pub(super) const fn sweeps_on(&self) -> bool {
+    pub(in super::super) const fn sweeps_on(&self) -> bool {
         self.sweeping.is_some()
     }
 
     /// What came of the sweep of an earlier command that a later one has ended.
-    pub(super) fn take_earlier(&mut self) -> Option<Outcome> {
+    pub(in super::super) fn take_earlier(&mut self) -> Option<Outcome> {
         self.earlier.take()
     }
 
     /// The outcome of a command with all that its sweep finds.
-    pub(super) fn whole(&mut self, mut outcome: Outcome) -> Outcome {
+    pub(in super::super) fn whole(&mut self, mut outcome: Outcome) -> Outcome {
         self.end_sweep(&mut outcome);
         outcome
     }
 
     /// Goes on with the sweep by about so many groups; all that came of it when that was the last.
-    pub(super) fn sweep_on(&mut self, groups: usize) -> Option<Outcome> {
+    pub(in super::super) fn sweep_on(&mut self, groups: usize) -> Option<Outcome> {
         let mut sweep = self.sweeping.take()?;
         let end = sweep.place.saturating_add(groups).min(self.groups.len());
         self.close(&mut sweep, None, end);
@@ -64,7 +41,7 @@ impl Core {
     }
 
     /// Begins to close all buckets that are complete for the command of this outcome.
-    pub(super) fn begin_sweep(&mut self, outcome: &mut Outcome) {
+    pub(in super::super) fn begin_sweep(&mut self, outcome: &mut Outcome) {
         let timing = &self.settings.timing;
         let horizons = self.sources.horizons(timing, self.in_history);
         let until = horizons.iter().flatten().min();
@@ -87,7 +64,7 @@ impl Core {
     }
 
     /// Brings the sweep to its end. `outcome` is that of the command that is under way.
-    pub(super) fn end_sweep(&mut self, outcome: &mut Outcome) {
+    pub(in super::super) fn end_sweep(&mut self, outcome: &mut Outcome) {
         let Some(mut sweep) = self.sweeping.take() else { return };
         let earlier = sweep.earlier;
         self.close(&mut sweep, None, self.groups.len());
@@ -100,14 +77,14 @@ impl Core {
     }
 
     /// Brings the sweep to its end if it belongs to the command that is under way, whose next part changes what it looks at.
-    pub(super) fn end_own_sweep(&mut self, outcome: &mut Outcome) {
+    pub(in super::super) fn end_own_sweep(&mut self, outcome: &mut Outcome) {
         if self.sweeping.as_ref().is_some_and(|sweep| !sweep.earlier) {
             self.end_sweep(outcome);
         }
     }
 
     /// A later command begins, which will change what sweeps look at.
-    pub(super) fn change_what_sweeps_see(&mut self) {
+    pub(in super::super) fn change_what_sweeps_see(&mut self) {
         if let Some(sweep) = &mut self.sweeping {
             sweep.earlier = true;
             sweep.seen.get_or_insert_with(|| (self.sources.clone(), self.quieting.clone()));
@@ -116,7 +93,7 @@ impl Core {
 
     /// Something comes in for the group at a place: what the sweep has to close of it is closed before. False if the group
     /// is gone with that: it was forgotten, and begins anew.
-    pub(super) fn close_first(&mut self, place: usize, outcome: &mut Outcome) -> bool {
+    pub(in super::super) fn close_first(&mut self, place: usize, outcome: &mut Outcome) -> bool {
         let Some(mut sweep) = self.sweeping.take() else { return true };
         self.close(&mut sweep, Some(place), place + 1);
         self.sweeping = Some(sweep);
