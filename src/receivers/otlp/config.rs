@@ -28,6 +28,7 @@ pub struct Config {
     /// clients' timeout (5s in a Collector), else they send again what is still being waited for. While one has been waiting
     /// for a quarter of it, further ones are refused at once.
     #[serde(default = "wait")]
+    #[schemars(extend("x-maximum" = "1h"))]
     pub wait: Duration,
     /// How much all requests that are being received may hold at once, per listener. Beyond it they are refused as
     /// retryable.
